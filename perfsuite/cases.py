@@ -1,0 +1,141 @@
+"""Which tests there are: workload x engine x tier, and why some of them can't run here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from perfsuite.devices import Device
+from perfsuite.errors import EngineUnavailable, OptionError
+from perfsuite.options import Options
+from perfsuite.procedures import MEASURED_KINDS
+from perfsuite.workloads import (
+    Model,
+    RopeScaling,
+    Workload,
+    catalogue_with_checkpoint,
+    load_catalogue,
+    smoke_catalogue,
+)
+
+ENTRY_POINTS = "perfsuite.engines"
+_STATIC_KINDS = MEASURED_KINDS - {"multi_user"}  # a search over batches is no single program
+
+
+@dataclass(frozen=True)
+class Case:
+    """One item: a workload on an engine in a tier; `offer` is None where nobody offers it."""
+
+    workload: Workload
+    offer: Any
+    tier: str  # "measured" or "static"
+    obstacle: str = ""  # why it is skipped
+
+    @property
+    def id(self) -> str:
+        """`torchao-8192-normal-torch_llama-static`."""
+        if self.offer is None:
+            return f"{self.workload.id}-none"
+        return f"{self.workload.id}-{self.offer.name}-{self.tier}"
+
+
+def entry_point_offers() -> list[Any]:
+    """The offers of installed packages."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return [offer for point in points for offer in point.load()()]
+
+
+def chosen_offers(offers: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """The offers that --engine names, or all that are on by default.
+
+    Raises EngineUnavailable for a name that nobody offers, OptionError for two of one name.
+    """
+    known = {offer.name: offer for offer in offers}
+    if len(known) < len(offers):
+        twice = sorted({o.name for o in offers if known[o.name] is not o})
+        raise OptionError(f"two engines are named {', '.join(twice)}; names must differ")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise EngineUnavailable(
+            f"unknown engine {', '.join(unknown)};"
+            f" offered here: {', '.join(sorted(known)) or 'none'}"
+        )
+    if names:
+        return [known[name] for name in names]
+    return [offer for offer in offers if getattr(offer, "default", True)]
+
+
+def catalogue(scale: str, model: Model | None = None) -> tuple[Workload, ...]:
+    """The documents' workloads at a scale, on the documents' models or on a checkpoint's."""
+    workloads = load_catalogue()
+    if model:
+        workloads = catalogue_with_checkpoint(workloads, model)
+    return smoke_catalogue(workloads) if scale == "smoke" else workloads
+
+
+def checkpoint_model(folder: Path, offers: Sequence[Any]) -> Model:
+    """The shape of a checkpoint folder, read by the first engine that can.
+
+    Raises EngineUnavailable when none of them reads checkpoints or this one is none of theirs.
+    """
+    readers = [offer for offer in offers if hasattr(offer, "model_shape")]
+    if not readers:
+        raise EngineUnavailable("--perf-model: no chosen engine reads a checkpoint folder")
+    try:
+        shape = dict(readers[0].model_shape(folder))
+    except (ValueError, KeyError, OSError) as problem:
+        raise EngineUnavailable(f"--perf-model {folder}: {problem}") from None
+    scaling = shape.pop("rope_scaling", None)
+    rope_scaling = RopeScaling(**scaling) if scaling else None
+    return Model(**{**shape, "rope_scaling": rope_scaling, "checkpoint": str(folder)})
+
+
+def cases(options: Options, offers: Sequence[Any], pattern: str | None) -> list[Case]:
+    """Every case of this run whose workload's id matches the marker's pattern.
+
+    The static tier is always at full size.
+    """
+    chosen = chosen_offers(offers, options.engines)
+    model = checkpoint_model(options.model, chosen) if options.model else None
+    measured = _matching(catalogue(options.scale, model), pattern)
+    full = _matching(catalogue("full", model), pattern)
+    found = [c for w in measured for c in _measured_cases(w, chosen, options.device)]
+    static = [c for w in full for c in _static_cases(w, chosen, options.device)]
+    return found + static
+
+
+def _matching(workloads: Iterable[Workload], pattern: str | None) -> list[Workload]:
+    return [w for w in workloads if pattern is None or fnmatchcase(w.id, pattern)]
+
+
+def _measured_cases(workload: Workload, offers: Sequence[Any], device: Device) -> Iterator[Case]:
+    refusals = {offer.name: _refusal(offer, workload, device) for offer in offers}
+    taken = [offer for offer in offers if not refusals[offer.name]]
+    for offer in taken:
+        yield Case(workload, offer, "measured")
+    if not taken:
+        yield Case(workload, None, "measured", _nobody(workload, refusals))
+
+
+def _static_cases(workload: Workload, offers: Sequence[Any], device: Device) -> Iterator[Case]:
+    if workload.kind not in _STATIC_KINDS:
+        return
+    for offer in offers:
+        if hasattr(offer, "programs") and not offer.refuses(workload, device.kind):
+            yield Case(workload, offer, "static")
+
+
+def _refusal(offer: Any, workload: Workload, device: Device) -> str:
+    if workload.kind not in MEASURED_KINDS:
+        return f"no procedure measures {workload.kind}"
+    return offer.refuses(workload, device.name) or ""
+
+
+def _nobody(workload: Workload, refusals: dict[str, str]) -> str:
+    what = f"{workload.document} {workload.mode}".strip()
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
+    return f"no engine offers {what}" + (f" ({reasons})" if reasons else "")

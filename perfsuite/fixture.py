@@ -1,0 +1,176 @@
+"""The `perf` fixture: what a test calls to have something measured.
+
+    perf(engine, workload)      a workload of the documents, or of one's own
+    perf(callable)              the time of a call; tokens=N adds a throughput
+
+In a static item `perf(engine, workload)` compiles the full-size programs instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+from perfsuite.cases import Case
+from perfsuite.conversation import Conversation
+from perfsuite.devices import Device
+from perfsuite.errors import OptionError, Void
+from perfsuite.procedures import MEASURED_KINDS, Call, Procedure, procedure
+from perfsuite.protocols import Engine
+from perfsuite.runtimes import loaded, resident, runtime
+from perfsuite.workloads import Workload
+
+
+class Perf:
+    """Measures what it is called with; returns the medians of this process by figure."""
+
+    def __init__(self, case: Case | None, device: Device, conversation: Conversation) -> None:
+        self._case, self._device, self._conversation = case, device, conversation
+        self._parts: set[str] = set()
+
+    def __call__(
+        self,
+        subject: Engine | Callable[[], object],
+        workload: Workload | None = None,
+        *,
+        name: str = "",
+        tokens: int | None = None,
+        wait: Callable[[object], object] | None = None,
+    ) -> dict[str, float]:
+        """Measure an engine on a workload, or a callable.
+
+        name    needed from the second call of a test on; part of the figure's name
+        tokens  what one call of a callable produces; adds tokens per second
+        wait    blocks until the device has finished a call's result; by default the loaded
+                framework's own
+        Raises Void (failing the test) when what ran was not what was asked.
+        """
+        self._claim(name)
+        try:
+            if workload is None:
+                return self._call(name, _callable(subject), tokens, wait)
+            if self._case is not None and self._case.tier == "static":
+                return self._compile(name, workload)
+            return self._run(name, subject, workload)  # type: ignore[arg-type]
+        except Void as broken:
+            self._conversation.void(str(broken))
+            raise
+
+    def _claim(self, name: str) -> None:
+        if name in self._parts:
+            raise OptionError(
+                f"perf was called twice with name={name!r} in one test; give each call its own name"
+            )
+        if "@" in name:
+            raise OptionError(f"perf name={name!r} contains '@', which separates figure and name")
+        self._parts.add(name)
+
+    def _call(
+        self,
+        name: str,
+        function: Callable[[], object],
+        tokens: int | None,
+        wait: Callable[[object], object] | None,
+    ) -> dict[str, float]:
+        if tokens is not None and tokens < 1:
+            raise OptionError(f"perf tokens={tokens!r}: expected a count above zero")
+        tools = runtime(loaded())
+        subject = Call(function, time.perf_counter, wait or tools.wait, tokens)
+        return self._measure(name, subject, tools, dtype=None)
+
+    def _run(self, name: str, engine: Engine, workload: Workload) -> dict[str, float]:
+        if workload.kind not in MEASURED_KINDS:
+            raise OptionError(f"{workload.id}: nothing here measures the kind {workload.kind!r}")
+        offer = self._case.offer if self._case is not None else None
+        tools = runtime(getattr(offer, "framework", loaded()))
+        subject = procedure(engine, workload)
+        verify = getattr(offer, "verify", None)
+
+        def check() -> None:
+            reason = verify(engine, workload) if verify and self._conversation.first else None
+            if reason:
+                raise Void(f"wrong outputs: {reason}")
+
+        return self._measure(name, subject, tools, workload.dtype, check)
+
+    def _measure(
+        self,
+        name: str,
+        subject: Procedure,
+        tools: ModuleType,
+        dtype: str | None,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        check()
+        subject.warm_up()
+        compiled = tools.compilations()
+        resettable = resident.reset_peak()
+        watched = _Watched(subject)
+        before = tools.pace(self._device.name)[1]
+        self._conversation.blocks(name, watched.block)
+        pace, after = tools.pace(self._device.name)
+        peak = resident.peak_bytes() if resettable else None
+        if tools.compilations() != compiled:
+            count = tools.compilations() - compiled
+            raise Void(f"{count} programs were compiled inside the timed part")
+        subject.finish()
+        once = {pace: (before + after) / 2}
+        if peak is not None:
+            once["resident_memory/process_peak"] = float(peak)
+        facts = subject.facts()
+        if self._conversation.first:
+            once |= self._memory(subject, tools)
+            facts |= self._ceilings(tools, dtype)
+        self._conversation.done(name, once, facts)
+        return watched.medians() | once
+
+    def _memory(self, subject: Procedure, tools: ModuleType) -> dict[str, float]:
+        peak = tools.peak_memory(subject.once(), self._device.name)
+        return {} if peak is None else {"peak_memory/allocator": float(peak)}
+
+    def _ceilings(self, tools: ModuleType, dtype: str | None) -> dict[str, Any]:
+        shown = tools.ceilings(self._device.name, dtype) if dtype else None
+        if shown is None:
+            return {}
+        return {"ceilings": {"bandwidth": shown.bandwidth, "peak": shown.peak}}
+
+    def _compile(self, name: str, workload: Workload) -> dict[str, float]:
+        from perfsuite.static import facts_of
+
+        assert self._case is not None  # a static item has a case
+        figures: dict[str, float] = {}
+        for program in self._case.offer.programs(workload, self._device.kind):
+            part = f"{name}.{program.name}" if name else program.name
+            compiled = facts_of(program, self._case.offer.framework, self._device.kind)
+            self._conversation.done(part, compiled, {})
+            figures |= {f"{metric}@{part}": value for metric, value in compiled.items()}
+        if not figures:
+            raise Void(f"{self._case.offer.name} offers no program for {workload.id}")
+        return figures
+
+
+class _Watched:
+    """A procedure that remembers its blocks, so that the test gets the medians back."""
+
+    def __init__(self, subject: Procedure) -> None:
+        self._subject, self._taken = subject, list[dict[str, float]]()
+
+    def block(self) -> dict[str, float]:
+        figures = self._subject.block()
+        self._taken.append(figures)
+        return figures
+
+    def medians(self) -> dict[str, float]:
+        names = dict.fromkeys(name for figures in self._taken for name in figures)
+        return {name: median(f[name] for f in self._taken) for name in names}
+
+
+def _callable(subject: object) -> Callable[[], object]:
+    if not callable(subject):
+        raise OptionError(
+            f"perf({type(subject).__name__}): expected a callable, or an engine with a workload"
+        )
+    return subject

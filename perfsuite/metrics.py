@@ -1,0 +1,210 @@
+"""Every metric once: name, unit, direction, formula and definition id.
+
+The id is `name/definition`, because the same name means several things in this field: a value is
+only ever compared with values of the same id. Inside, times are seconds, sizes bytes, rates
+tokens per second; `display` is the only place that converts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from perfsuite.errors import OptionError
+
+Kind = Literal["time", "throughput", "memory", "count"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured or compiled quantity.
+
+    kind decides direction and default limit: a throughput is better when larger, all others when
+    smaller. A metric that is not gated is recorded and shown but never judged.
+    """
+
+    name: str
+    definition: str
+    title: str
+    kind: Kind
+    unit: str
+    formula: str
+    gated: bool = True
+    exact: bool = False  # without noise: one value, its interval is a point
+    within_toolchain: bool = False  # comparable only between equal toolchains
+
+    @property
+    def id(self) -> str:
+        """`name/definition`, the part of a baseline's key that says what was measured."""
+        return f"{self.name}/{self.definition}"
+
+
+_ALL = (
+    Metric(
+        "time_to_first_token", "prefill_until_first_token", "TTFT", "time", "s",
+        "from the call of prefill until the first token of every sequence exists; batch as given",
+    ),
+    Metric(
+        "time_per_output_token", "excluding_first_token", "TPOT", "time", "s",
+        "(end of the last token - end of the first) / (output tokens - 1), a wait for each step",
+    ),
+    Metric(
+        "inter_token_latency", "median_step", "ITL", "time", "s",
+        "median of the gaps between two consecutive tokens of one generation",
+    ),
+    Metric(
+        "single_user_throughput", "output_tokens", "single-user out", "throughput", "tokens/s",
+        "output tokens / time of prefill and decode, batch 1, one wait at the end",
+    ),
+    Metric(
+        "single_user_throughput", "prompt_and_output_tokens", "single-user all", "throughput",
+        "tokens/s",
+        "(prompt + output tokens) / time of prefill and decode, batch 1, one wait at the end",
+    ),
+    Metric(
+        "max_prompt_throughput", "best_batch", "max prompt", "throughput", "tokens/s",
+        "largest over the batches 2, 4, 8 ... of batch * prompt tokens / time of prefill",
+    ),
+    Metric(
+        "multi_user_throughput", "prompt_and_output_tokens_best_batch", "multi-user max",
+        "throughput", "tokens/s",
+        "largest over the batches 2, 4, 8 ... of batch * (prompt + output tokens) / time of"
+        " prefill and decode, one wait at the end",
+    ),
+    Metric(
+        "prompt_throughput", "batch", "prompt", "throughput", "tokens/s",
+        "batch * prompt tokens / time of prefill, one wait at the end",
+    ),
+    Metric(
+        "decode_throughput", "decode_steps", "decode", "throughput", "tokens/s",
+        "batch * (output tokens - 1) / time of the decode steps, one wait at the end",
+    ),
+    Metric(
+        "call_time", "per_call", "time/call", "time", "s",
+        "time of a block of calls / calls in it",
+    ),
+    Metric(
+        "call_throughput", "tokens_per_call", "tokens/s", "throughput", "tokens/s",
+        "tokens of one call (as the test states) * calls / time of the block",
+    ),
+    Metric(
+        "benchmark_time", "per_iteration", "benchmark", "time", "s",
+        "pytest-benchmark's round / its iterations",
+    ),
+    Metric(
+        "peak_memory", "allocator", "peak memory", "memory", "bytes",
+        "largest sum of live tensor bytes during one generation, weights and cache included",
+        exact=True,
+    ),
+    Metric(
+        "resident_memory", "process_peak", "resident", "memory", "bytes",
+        "largest resident set of the measuring process during the measured part",
+        gated=False,
+    ),
+    Metric(
+        "machine_pace", "matrix_products", "machine pace", "throughput", "operations/s",
+        "operations / time of small square products on all threads, before and after the blocks",
+        gated=False,
+    ),
+    Metric(
+        "machine_pace", "interpreter_loop", "loop pace", "throughput", "operations/s",
+        "additions / time of a loop in the interpreter, before and after the blocks",
+        gated=False,
+    ),
+    Metric(
+        "static_peak_memory", "live_tensors", "static peak", "memory", "bytes",
+        "largest sum of live tensor bytes while the full-size program runs without data",
+        exact=True,
+    ),
+    Metric(
+        "static_loaded_memory", "weights_and_cache", "static loaded", "memory", "bytes",
+        "live tensor bytes before the program starts",
+        exact=True,
+    ),
+    Metric(
+        "static_operations", "matrix_products", "operations", "count", "operations",
+        "2 for each multiply-add of matrix products and attention in the full-size program",
+        exact=True,
+    ),
+    Metric(
+        "static_traffic", "operands_and_results", "traffic", "count", "bytes",
+        "sum over dispatched operators of the bytes of their tensor operands and results,"
+        " views excluded",
+        exact=True,
+    ),
+    Metric(
+        "static_operators", "dispatched", "operators", "count", "calls",
+        "operators that the framework dispatches for the full-size program, views excluded",
+        exact=True,
+        within_toolchain=True,
+    ),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {metric.id: metric for metric in _ALL}
+
+DEFAULT_LIMITS: dict[str, float] = {"time": 0.05, "throughput": 0.05, "memory": 0.01, "count": 0.0}
+
+
+def metric(metric_id: str) -> Metric:
+    """The metric of that id; an unknown one is a defect of the caller."""
+    return METRICS[metric_id]
+
+
+def matching(selector: str) -> list[Metric]:
+    """The metrics that a kind ("time"), a name ("time_to_first_token"), a title or an id names.
+
+    Raises OptionError listing the known words when none matches.
+    """
+    word = selector.strip()
+    found = [m for m in _ALL if word.lower() in (m.kind, m.name, m.id, m.title.lower())]
+    if not found:
+        kinds = ", ".join(DEFAULT_LIMITS)
+        names = ", ".join(dict.fromkeys(m.name for m in _ALL))
+        raise OptionError(f"unknown metric {word!r}; known kinds: {kinds}; known names: {names}")
+    return found
+
+
+def ratio(of: Metric, target: float, baseline: float) -> float:
+    """Below 1 is better: target / baseline, for a throughput baseline / target.
+
+    From the documents' "knowledge 4". A count may be 0 on either side: 0 against 0 is 1.
+    """
+    over, under = (baseline, target) if of.kind == "throughput" else (target, baseline)
+    if under == 0:
+        return 1.0 if over == 0 else math.inf
+    return over / under
+
+
+def refusal(of: Metric, value: float) -> str | None:
+    """Why a value cannot be a figure of this metric, or None."""
+    if not math.isfinite(value):
+        return f"{of.id} is {value}, which is not a finite number"
+    if value < 0 or (value == 0 and of.kind != "count"):
+        return f"{of.id} is {value} {of.unit}, which must be above zero"
+    return None
+
+
+_STEPS: dict[str, tuple[tuple[float, str], ...]] = {
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")),
+    "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")),
+    "tokens/s": ((1e6, "Mtok/s"), (1e3, "ktok/s"), (1.0, "tok/s")),
+    "operations/s": ((1e12, "Top/s"), (1e9, "Gop/s"), (1e6, "Mop/s"), (1.0, "op/s")),
+    "operations": ((1e12, "Top"), (1e9, "Gop"), (1e6, "Mop"), (1.0, "op")),
+    "calls": ((1.0, "calls"),),
+}
+
+
+def display(of: Metric, value: float) -> str:
+    """The value for people, four digits and a unit: `12.41 ms`, `17.86 GB`."""
+    return in_unit(of.unit, value)
+
+
+def in_unit(stored: str, value: float) -> str:
+    """A value of one of the stored units for people; another unit is shown as it is."""
+    steps = _STEPS.get(stored, ((1.0, stored),))
+    size, unit = next((step for step in steps if abs(value) >= step[0]), steps[-1])
+    shown = value / size
+    if stored == "calls" or (size == 1.0 and unit == "B"):
+        return f"{shown:.0f} {unit}"
+    return f"{shown:.4g} {unit}" if shown < 1000 else f"{shown:.0f} {unit}"

@@ -1,0 +1,225 @@
+"""Command line > marker > ini > default, resolved into frozen values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perfsuite.devices import Device, parse_device
+from perfsuite.errors import OptionError
+from perfsuite.limits import Limit, parse_limits
+from perfsuite.statistics import DRIFT
+
+SCALES = ("smoke", "full")
+_SMOKE_BUDGET_S = 1.5
+_FULL_BUDGET_S = 60.0
+_PROCESSES = 5
+_TIMEOUT_S = 600.0
+MARKER_WORDS = ("workloads", "limits", "budget", "processes", "timeout")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything a run was told; nothing is left open."""
+
+    device: Device
+    scale: str
+    engines: tuple[str, ...]  # empty: every engine that is on by default
+    save: str  # "none", "new" or "all"
+    force: bool
+    baselines: tuple[Path, ...]  # read in order, the first that has a key wins; written: the first
+    limits: Mapping[str, Limit]
+    ini_limits: Mapping[str, Limit]
+    budget_s: float
+    processes: int
+    timeout_s: float
+    drift: float  # relative standard deviation of this machine's level between sessions
+    strict: bool
+    require_measured: bool
+    model: Path | None
+    in_process: bool
+    json: Path | None
+    markdown: Path | None
+    explicit: frozenset[str] = frozenset()  # options that the command line set itself
+
+
+@dataclass(frozen=True)
+class ItemOptions:
+    """What one test is measured with, its marker taken in."""
+
+    limits: tuple[Mapping[str, Limit], ...]
+    budget_s: float
+    processes: int
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The arguments of `@pytest.mark.perf`, checked."""
+
+    workloads: str | None = None
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    budget: float | None = None
+    processes: int | None = None
+    timeout: float | None = None
+
+
+def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> Options:
+    """One Options from the command line's values (None: not given) and the ini's.
+
+    Raises OptionError for anything that cannot be used, naming what is known.
+    """
+    device = parse_device(_first(command, ini, "device", "auto"))
+    scale = _first(command, ini, "scale", "smoke" if device.kind == "cpu" else "full")
+    save, force = _save_mode(command)
+    return Options(
+        device=device,
+        scale=_one_of("--perf-scale", scale, SCALES),
+        engines=_engine_names(_first(command, ini, "engine", "")),
+        save=save,
+        force=force,
+        baselines=_folders(command.get("baselines") or ini.get("baselines") or [], root),
+        limits=parse_limits(_pair("--perf-limit", text) for text in command.get("limit") or ()),
+        ini_limits=parse_limits(_pair("perf_limits", text) for text in ini.get("limits") or ()),
+        budget_s=_positive("--perf-budget", _first(command, ini, "budget", _budget(scale))),
+        processes=_count("--perf-processes", _first(command, ini, "processes", _PROCESSES)),
+        timeout_s=_positive("--perf-timeout", _first(command, ini, "timeout", _TIMEOUT_S)),
+        drift=_percent("--perf-drift", _first(command, ini, "drift", f"{DRIFT[device.kind]:%}")),
+        strict=bool(command.get("strict") or ini.get("strict")),
+        require_measured=_required(_first(command, ini, "require", "")),
+        model=_model(command.get("model"), root),
+        in_process=bool(command.get("in_process")),
+        json=_path(command.get("json"), root),
+        markdown=_path(command.get("markdown"), root),
+        explicit=frozenset(name for name, given in command.items() if given not in (None, False)),
+    )
+
+
+def for_item(options: Options, marker: Marker) -> ItemOptions:
+    """The marker's values take the ini's and the default's place, not the command line's."""
+
+    def choose(name: str, own: Any, general: Any) -> Any:
+        return general if own is None or name in options.explicit else own
+
+    return ItemOptions(
+        limits=(options.limits, marker.limits, options.ini_limits),
+        budget_s=choose("budget", marker.budget, options.budget_s),
+        processes=choose("processes", marker.processes, options.processes),
+        timeout_s=choose("timeout", marker.timeout, options.timeout_s),
+    )
+
+
+def parse_marker(args: Sequence[object], kwargs: Mapping[str, Any]) -> Marker:
+    """The arguments of one `perf` marker; unknown words are refused with the known ones."""
+    unknown = sorted(set(kwargs) - set(MARKER_WORDS))
+    if args or unknown:
+        given = ", ".join([*(repr(a) for a in args), *unknown])
+        known = ", ".join(MARKER_WORDS)
+        raise OptionError(f"perf marker: unknown argument {given}; known: {known}")
+    limits = kwargs.get("limits") or {}
+    if not isinstance(limits, Mapping):
+        raise OptionError(f"perf marker: limits={limits!r}; expected like {{'ttft': '5%+2ms'}}")
+    return Marker(
+        workloads=kwargs.get("workloads"),
+        limits=parse_limits((str(name), str(text)) for name, text in limits.items()),
+        budget=_positive("perf marker: budget", kwargs["budget"]) if "budget" in kwargs else None,
+        processes=_count("perf marker: processes", kwargs["processes"])
+        if "processes" in kwargs
+        else None,
+        timeout=_positive("perf marker: timeout", kwargs["timeout"])
+        if "timeout" in kwargs
+        else None,
+    )
+
+
+def _first(command: Mapping[str, Any], ini: Mapping[str, Any], name: str, default: Any) -> Any:
+    if command.get(name) is not None:
+        return command[name]
+    return ini.get(name) or default
+
+
+def _budget(scale: str) -> float:
+    return _SMOKE_BUDGET_S if scale == "smoke" else _FULL_BUDGET_S
+
+
+def _save_mode(command: Mapping[str, Any]) -> tuple[str, bool]:
+    force = bool(command.get("save_force"))
+    if command.get("save") and command.get("save_new"):
+        raise OptionError(
+            "--perf-save accepts every figure, --perf-save-new only missing ones: choose one"
+        )
+    accepting = "all" if command.get("save") or force else "none"
+    mode = "new" if command.get("save_new") else accepting
+    if mode != "none" and command.get("in_process"):
+        raise OptionError("--perf-in-process is for debuggers and never saves; drop one of the two")
+    return mode, force
+
+
+def _engine_names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _folders(texts: Sequence[Any], root: Path) -> tuple[Path, ...]:
+    return tuple(root / text for text in texts) or (root / "baselines",)
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, colon, limit = text.partition(":")
+    if not colon or not name.strip() or not limit.strip():
+        raise OptionError(f"{option} {text!r}: expected METRIC:LIMIT, like ttft:5% or time:5%+2ms")
+    return name.strip(), limit.strip()
+
+
+def _one_of(option: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise OptionError(f"{option} {value!r} is not known; known: {', '.join(known)}")
+    return value
+
+
+def _positive(option: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise OptionError(f"{option} {value!r}: expected a number of seconds above zero")
+    return number
+
+
+def _percent(option: str, value: Any) -> float:
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%")) if text.endswith("%") else -1.0
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise OptionError(f"{option} {value!r}: expected per cent from 0% to 100%, like 3%")
+    return number / 100
+
+
+def _count(option: str, value: Any) -> int:
+    text = str(value)
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise OptionError(f"{option} {value!r}: expected a whole number from 1 to 64")
+    return int(text)
+
+
+def _required(value: str) -> bool:
+    return bool(value) and bool(_one_of("--perf-require", value, ("measured",)))
+
+
+def _path(value: Any, root: Path) -> Path | None:
+    return None if value is None else Path(root, value)
+
+
+def _model(value: Any, root: Path) -> Path | None:
+    if value is None:
+        return None
+    folder = Path(root, value).resolve()
+    if not (folder / "config.json").is_file():
+        raise OptionError(
+            f"--perf-model {str(value)!r}: no config.json there; expected a checkpoint folder"
+        )
+    return folder

@@ -1,0 +1,93 @@
+"""What a collected test means to the gate: is it one of ours, its key, its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from perfsuite.baselines import Key
+from perfsuite.cases import Case
+from perfsuite.devices import machine_class, static_target
+from perfsuite.errors import OptionError
+from perfsuite.options import ItemOptions, Marker, Options, for_item, parse_marker
+
+CASE = "perf_case"
+_SUITE_MODULE = "perfsuite.suite"
+_FIXTURES = pytest.StashKey[frozenset[str]]()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A perf test: its case (None for a test of one's own), key, suite, and options."""
+
+    nodeid: str
+    test: str
+    case: Case | None
+    key: Key
+    suite: str
+    machine: str
+    options: ItemOptions
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it compiles and compares, and measures nothing."""
+        return self.case is not None and self.case.tier == "static"
+
+
+def is_perf(item: pytest.Item) -> bool:
+    """A test that takes `perf` or `benchmark`, or is marked `perf`."""
+    names = _fixtures(item)
+    return bool(names & {"perf", "benchmark"}) or item.get_closest_marker("perf") is not None
+
+
+def uses_benchmark(item: pytest.Item) -> bool:
+    """A test that pytest-benchmark measures."""
+    names = _fixtures(item)
+    return "benchmark" in names and "perf" not in names
+
+
+def _fixtures(item: pytest.Item) -> frozenset[str]:
+    """The fixtures that a test asked for when it was collected; later they may be emptied."""
+    if _FIXTURES not in item.stash:
+        item.stash[_FIXTURES] = frozenset(getattr(item, "fixturenames", ()))
+    return item.stash[_FIXTURES]
+
+
+def marker_of(item: pytest.Item) -> Marker:
+    """The closest `perf` marker, checked; OptionError names the test."""
+    marker = item.get_closest_marker("perf")
+    try:
+        return parse_marker(marker.args, marker.kwargs) if marker else Marker()
+    except OptionError as problem:
+        raise OptionError(f"{item.nodeid}: {problem}") from None
+
+
+def plan_of(item: pytest.Item, options: Options) -> Plan:
+    """The plan of a perf test."""
+    case = case_of(item)
+    test = item.nodeid.partition("::")[0]
+    of_documents = case is not None and item.obj.__module__.startswith(_SUITE_MODULE)  # type: ignore[attr-defined]
+    name = case.workload.id if of_documents and case else item.nodeid.partition("::")[2]
+    static = case is not None and case.tier == "static"
+    return Plan(
+        nodeid=item.nodeid,
+        test=test,
+        case=case,
+        key=_key(name, case),
+        suite=case.workload.document if of_documents and case else test,
+        machine=static_target(options.device) if static else machine_class(options.device),
+        options=for_item(options, marker_of(item)),
+    )
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The case that a test was parametrised with."""
+    spec = getattr(item, "callspec", None)
+    return spec.params.get(CASE) if spec is not None else None
+
+
+def _key(name: str, case: Case | None) -> Key:
+    if case is None or case.offer is None:
+        return Key(name)
+    return Key(name, case.offer.name, case.workload.scale, case.tier)

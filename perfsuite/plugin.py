@@ -1,0 +1,223 @@
+"""The pytest plugin: options in, verdicts out. Translation only; imported at every start-up, so it
+imports nothing but pytest until `--perf` is given."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from perfsuite.cases import Case
+    from perfsuite.run import Run  # noqa: F401 - named in a string below
+
+_GROUP = "perf"
+_RUN = pytest.StashKey["Run"]()
+
+# (flag, dest, keywords): what `pytest --help` teaches. Each default is None, so that the ini is
+# read where the command line says nothing.
+_FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("--perf", "perf", {"action": "store_true", "help": (
+        "measure the perf tests, compare with the stored baselines and fail those that got worse;"
+        " without it they are skipped")}),
+    ("--perf-device", "perf_device", {"metavar": "DEVICE", "help": (
+        "auto (default: the accelerator that is attached, else cpu), cpu, cuda, cuda:N or tpu; also"
+        " --device where no other plugin has that name")}),
+    ("--perf-engine", "perf_engine", {"metavar": "NAMES", "help": (
+        "comma-separated names of the engines to run (default: all that are on by default); an"
+        " unknown name is an error; also --engine")}),
+    ("--perf-scale", "perf_scale", {"metavar": "SCALE", "help": (
+        "smoke (default on cpu: the documents' questions at small sizes) or full (default on"
+        " accelerators); compiled facts are always of the full size")}),
+    ("--perf-save", "perf_save", {"action": "store_true", "default": None, "help": (
+        "accept what is measured as the new baseline, also where it got worse")}),
+    ("--perf-save-new", "perf_save_new", {"action": "store_true", "default": None, "help": (
+        "save figures that have no baseline yet; a worse one still fails")}),
+    ("--perf-save-force", "perf_save_force", {"action": "store_true", "default": None, "help": (
+        "like --perf-save (or with --perf-save-new), also when others disturbed the run")}),
+    ("--perf-baselines", "perf_baselines", {"metavar": "DIR", "action": "append", "help": (
+        "folder of the baselines (default: baselines in the root); may be repeated: read in order,"
+        " the first that has a figure decides, new figures go to the first")}),
+    ("--perf-limit", "perf_limit", {"metavar": "METRIC:LIMIT", "action": "append", "help": (
+        "accepted loss of a metric, like time:5%%, ttft:3.5%% or ttft:5%%+2ms (both must be"
+        " exceeded); kinds: time, throughput, memory, count; may be repeated")}),
+    ("--perf-budget", "perf_budget", {"metavar": "SECONDS", "help": (
+        "measuring time of one test over all its processes (default: 1.5 at smoke scale, 60 at"
+        " full)")}),
+    ("--perf-processes", "perf_processes", {"metavar": "N", "help": (
+        "processes that each test is measured in (default: 5); the spread between processes is what"
+        " the interval of a ratio is made of")}),
+    ("--perf-timeout", "perf_timeout", {"metavar": "SECONDS", "help": (
+        "longest silence of a measuring process before it is ended and the test fails (default:"
+        " 600)")}),
+    ("--perf-drift", "perf_drift", {"metavar": "PERCENT", "help": (
+        "standard deviation of this machine's level between sessions (default: 10%% on cpu, 2%% on"
+        " accelerators); a loss that it could explain is UNSURE")}),
+    ("--perf-strict", "perf_strict", {"action": "store_true", "default": None, "help": (
+        "fail also what is UNSURE, NEW, FOREIGN or GONE: for CI with complete baselines")}),
+    ("--perf-require", "perf_require", {"metavar": "measured", "help": (
+        "with 'measured', a test whose device is absent fails in place of being skipped")}),
+    ("--perf-model", "perf_model", {"metavar": "DIR", "help": (
+        "a checkpoint folder in the Hugging Face layout to run the workloads on, in place of the"
+        " documents' models with random weights")}),
+    ("--perf-json", "perf_json", {"metavar": "FILE", "help": (
+        "write every figure with its samples; perfsuite.load_results reads it into pandas,"
+        " github-action-benchmark and bencher read it as pytest-benchmark's")}),
+    ("--perf-markdown", "perf_markdown", {"metavar": "FILE", "help": (
+        "append the table in markdown, for $GITHUB_STEP_SUMMARY")}),
+    ("--perf-list", "perf_list", {"action": "store_true", "help": (
+        "with --perf: print the workloads of the selected tests at full size, measure nothing")}),
+    ("--perf-list-csv", "perf_list_csv", {"action": "store_true", "help": (
+        "the same as CSV, a line per workload")}),
+    ("--perf-in-process", "perf_in_process", {"action": "store_true", "default": None, "help": (
+        "measure in the pytest process itself, for debuggers; never saves")}),
+)  # fmt: skip
+
+_INI = (
+    ("perf_device", "string", "default of --perf-device"),
+    ("perf_engine", "string", "default of --perf-engine"),
+    ("perf_scale", "string", "default of --perf-scale"),
+    ("perf_baselines", "linelist", "folders of the baselines, one a line"),
+    ("perf_limits", "linelist", "METRIC:LIMIT, one a line"),
+    ("perf_budget", "string", "default of --perf-budget, seconds"),
+    ("perf_processes", "string", "default of --perf-processes"),
+    ("perf_timeout", "string", "default of --perf-timeout, seconds"),
+    ("perf_drift", "string", "default of --perf-drift, like 3%"),
+    ("perf_strict", "bool", "default of --perf-strict"),
+    ("perf_require", "string", "default of --perf-require"),
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options under names of their own, and the ini keys."""
+    group = parser.getgroup(_GROUP, "performance of LLM inference (perfsuite)")
+    for flag, dest, keywords in _FLAGS:
+        group.addoption(flag, dest=dest, **keywords)
+    for name, kind, text in _INI:
+        parser.addini(name, text, type=kind, default=None)  # type: ignore[arg-type]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, object, object]:
+    """`--device` and `--engine`, once every conftest has had the chance to take those names."""
+    result = yield
+    group = parser.getgroup(_GROUP)
+    for word in ("device", "engine"):
+        if _is_free(parser, f"--{word}"):
+            group.addoption(f"--{word}", dest=f"perf_{word}", metavar=word.upper(), default=None,
+                            help=f"short for --perf-{word}")  # fmt: skip
+    return result
+
+
+def _is_free(parser: pytest.Parser, flag: str) -> bool:
+    probe = f"{flag}=perfsuite-probe"
+    try:
+        return probe in parser.parse_known_and_unknown_args([probe])[1]
+    except (pytest.UsageError, SystemExit):
+        return False  # somebody has it and refuses the value
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare `pytest_perf_engines`."""
+    from perfsuite import hooks
+
+    pluginmanager.add_hookspecs(hooks)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker; with --perf resolve everything that was said, or refuse."""
+    config.addinivalue_line(
+        "markers",
+        "perf(workloads=None, limits=None, budget=None, processes=None, timeout=None): a test that"
+        " is measured and compared under --perf; limits by metric like {'ttft': '5%+2ms'}",
+    )
+    if not config.getoption("perf"):
+        _refuse_without_perf(config)
+        return
+    from perfsuite.run import start
+
+    config.stash[_RUN] = start(config)
+
+
+def _refuse_without_perf(config: pytest.Config) -> None:
+    """An option that would have no effect is an error."""
+    given = [
+        flag for flag, dest, _ in _FLAGS
+        if dest not in ("perf", "perf_device", "perf_engine") and config.getoption(dest)
+    ]  # fmt: skip
+    if given:
+        raise pytest.UsageError(f"{', '.join(given)} has no effect without --perf")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without --perf a perf test is skipped, never un-collected."""
+    names = getattr(item, "fixturenames", ())
+    if item.config.getoption("perf"):
+        return
+    if "perf" in names or item.get_closest_marker("perf"):
+        pytest.skip("perf tests run with --perf")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """An item for each (workload, engine, tier) where a test asks for one."""
+    if "perf_case" in metafunc.fixturenames:
+        from perfsuite.collecting import parametrize
+
+        parametrize(metafunc, metafunc.config.stash.get(_RUN, None))
+
+
+@pytest.fixture
+def perf_case(request: pytest.FixtureRequest) -> Case:
+    """The (workload, engine offer, tier) of this item."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def perf_workload(perf_case: Case) -> Any:
+    """What is run: a perfsuite.workloads.Workload."""
+    return perf_case.workload
+
+
+@pytest.fixture
+def perf_device(request: pytest.FixtureRequest) -> str:
+    """The device by the name frameworks use: `cpu`, `cuda:0`, `tpu`."""
+    return request.config.stash[_RUN].options.device.name
+
+
+@pytest.fixture
+def perf_engine(perf_case: Case, perf_device: str) -> Generator[Any, None, None]:
+    """The opened engine of this item; in a static item the offer itself."""
+    if perf_case.tier == "static":
+        yield perf_case.offer
+        return
+    engine = perf_case.offer.open(perf_case.workload, perf_device)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture
+def perf(request: pytest.FixtureRequest) -> Any:
+    """Measure: `perf(engine, workload)` or `perf(callable)`."""
+    return request.config.stash[_RUN].fixture_for(request.node)
+
+
+@pytest.fixture
+def device(perf_device: str) -> str:
+    """`perf_device`, for projects that have no fixture of this name."""
+    return perf_device
+
+
+@pytest.fixture
+def engine(perf_engine: Any) -> Any:
+    """`perf_engine`, for projects that have no fixture of this name."""
+    return perf_engine
+
+
+@pytest.fixture
+def workload(perf_workload: Any) -> Any:
+    """`perf_workload`, for projects that have no fixture of this name."""
+    return perf_workload

@@ -1,0 +1,403 @@
+"""How each kind of subject is measured: what a block is, and which figures it gives.
+
+A block is one repetition of the same work from the same start: the same prompts, the same decode
+positions. Throughput comes from a pass with one wait at its end, token latencies from a pass of
+their own with a wait for every step, because the wait itself costs time. Counting and checking
+happen between blocks, outside the clock.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from statistics import median
+from typing import Any, Protocol, cast
+
+from perfsuite.errors import Void
+from perfsuite.prompts import prompts
+from perfsuite.protocols import Engine, SharedPrefixEngine, Step
+from perfsuite.workloads import Workload
+
+Clock = Callable[[], float]
+Figures = dict[str, float]  # metric id -> value
+
+_TTFT = "time_to_first_token/prefill_until_first_token"
+_TPOT = "time_per_output_token/excluding_first_token"
+_ITL = "inter_token_latency/median_step"
+_LARGEST_BATCH = 4096
+_BLOCK_S = 0.01  # calls shorter than this are repeated until a block is this long
+
+
+class Procedure(Protocol):
+    """Warm up once, then as many blocks as the plugin asks for, then finish."""
+
+    def warm_up(self) -> None:
+        """Run every shape that a block uses; nothing is recorded."""
+
+    def block(self) -> Figures:
+        """One block."""
+
+    def once(self) -> Callable[[], object]:
+        """The work of a block without the clock, for the memory pass."""
+
+    def finish(self) -> None:
+        """Raise Void when what ran was not what was asked."""
+
+    def facts(self) -> dict[str, Any]:
+        """Built-in types that describe what ran: effective configuration, batches."""
+
+
+class Generation:
+    """Prefill and decode of a batch on an engine, with the checks that give its time a meaning."""
+
+    def __init__(self, engine: Engine, workload: Workload, batch: int, clock: Clock) -> None:
+        self.engine, self.workload, self.batch, self.clock = engine, workload, batch, clock
+        vocab = workload.model.vocab_size
+        if workload.shared_tokens:
+            self._prompts = prompts(vocab, 1, workload.shared_tokens)
+        else:
+            self._prompts = prompts(vocab, batch, workload.input_tokens)
+        self._last: Step | None = None
+
+    @property
+    def decode_steps(self) -> int:
+        """Steps after the first token."""
+        return self.workload.output_tokens - 1
+
+    def prefill(self) -> Step:
+        """Start over: the prompts, or the shared prefix once for all."""
+        if self.workload.shared_tokens:
+            engine = cast("SharedPrefixEngine", self.engine)
+            return engine.prefill_shared(self._prompts[0], self.batch)
+        return self.engine.prefill(self._prompts)
+
+    def whole(self) -> tuple[float, float]:
+        """(seconds of prefill and decode with one wait at the end, tokens it gave)."""
+        with _quiet():
+            start = self.clock()
+            steps = [self.prefill()]
+            steps += self._decoded(steps[0])
+            self.engine.wait(steps[-1])
+            seconds = self.clock() - start
+        return seconds, self._counted(steps)
+
+    def phases(self) -> tuple[float, float]:
+        """(seconds of prefill, seconds of decode), one wait at the end of each."""
+        with _quiet():
+            start = self.clock()
+            steps = [self.prefill()]
+            self.engine.wait(steps[0])
+            between = self.clock()
+            steps += self._decoded(steps[0])
+            self.engine.wait(steps[-1])
+            end = self.clock()
+        self._counted(steps)
+        return between - start, end - between
+
+    def stamps(self) -> list[float]:
+        """Seconds from the start to each token, a wait for each step."""
+        with _quiet():
+            start = self.clock()
+            steps = [step := self.prefill()]
+            self.engine.wait(step)
+            stamps = [self.clock() - start]
+            for _ in range(self.decode_steps):
+                steps.append(step := self.engine.decode(step))
+                self.engine.wait(step)
+                stamps.append(self.clock() - start)
+        self._counted(steps)
+        return stamps
+
+    def _decoded(self, step: Step) -> Iterator[Step]:
+        for _ in range(self.decode_steps):
+            step = self.engine.decode(step)
+            yield step
+
+    def check_outputs(self) -> None:
+        """Raise Void when the last logits are not finite or not [batch, vocab or padded]."""
+        logits = getattr(self._last, "logits", None)
+        values = logits() if callable(logits) else logits
+        if values is None:
+            return
+        rows = values.tolist() if hasattr(values, "tolist") else values
+        if len(rows) != self.batch:
+            raise Void(f"logits of {len(rows)} sequences, expected {self.batch}")
+        vocab = self.workload.model.vocab_size
+        for row in rows:
+            if not isinstance(row, Sequence) or len(row) < vocab:
+                raise Void(f"logits are not [batch, vocab], expected {self.batch} x {vocab}")
+            if not all(math.isfinite(value) for value in row):
+                raise Void("logits contain NaN or infinity")
+
+    def _counted(self, steps: list[Step]) -> int:
+        """Tokens that these steps hold; Void when a sequence is missing one."""
+        self._last = steps[-1]
+        tokens = sum(_count(step.tokens) for step in steps)
+        asked = self.batch * self.workload.output_tokens
+        if tokens != asked:
+            raise Void(f"the engine returned {tokens} tokens, {asked} were asked for")
+        return tokens
+
+
+class SingleUser:
+    """Batch 1: latencies of both phases and the throughput of the whole."""
+
+    def __init__(self, engine: Engine, workload: Workload, clock: Clock) -> None:
+        self._run = Generation(engine, workload, 1, clock)
+        self._engine, self._workload = engine, workload
+
+    def warm_up(self) -> None:
+        self._run.whole()
+        self._run.stamps()
+
+    def block(self) -> Figures:
+        seconds, tokens = self._run.whole()
+        stamps = self._run.stamps()
+        figures = {
+            _TTFT: stamps[0],
+            "single_user_throughput/output_tokens": tokens / seconds,
+            "single_user_throughput/prompt_and_output_tokens": (
+                (self._workload.input_tokens + tokens) / seconds
+            ),
+        }
+        if len(stamps) > 1:
+            gaps = [later - earlier for earlier, later in pairwise(stamps)]
+            figures[_TPOT] = (stamps[-1] - stamps[0]) / len(gaps)
+            figures[_ITL] = median(gaps)
+        return figures
+
+    def once(self) -> Callable[[], object]:
+        return self._run.whole
+
+    def finish(self) -> None:
+        self._run.check_outputs()
+
+    def facts(self) -> dict[str, Any]:
+        return {"config": dict(self._engine.config), "batch": 1}
+
+
+class MultiUser:
+    """The two maxima over batch 2, 4, 8 ... until it no longer fits or grows.
+
+    Which batch is best is found while warming up; the blocks repeat the best ones.
+    """
+
+    def __init__(self, engine: Engine, workload: Workload, clock: Clock) -> None:
+        self._engine, self._workload, self._clock = engine, workload, clock
+        self._prompt_batch = self._total_batch = 2
+        self._stopped = ""
+
+    def warm_up(self) -> None:
+        best_prompt = best_total = 0.0
+        for batch in self._batches():
+            try:
+                prompt, total = self._rates(batch)
+            except Exception as problem:
+                if not _is_out_of_memory(problem):
+                    raise
+                self._stopped = f"batch {batch} no longer fits: {problem}"
+                break
+            grows = prompt > best_prompt or total > best_total
+            if prompt > best_prompt:
+                best_prompt, self._prompt_batch = prompt, batch
+            if total > best_total:
+                best_total, self._total_batch = total, batch
+            if not grows:
+                self._stopped = f"batch {batch} no longer grows"
+                break
+        if best_total == 0:
+            raise Void(f"no batch above 1 could run: {self._stopped or 'the largest to try is 1'}")
+
+    def block(self) -> Figures:
+        prompt = self._run(self._prompt_batch)
+        prefill_s, _ = prompt.prefill_seconds()
+        total = self._run(self._total_batch)
+        seconds, tokens = total.whole()
+        return {
+            "max_prompt_throughput/best_batch": (
+                prompt.batch * self._workload.input_tokens / prefill_s
+            ),
+            "multi_user_throughput/prompt_and_output_tokens_best_batch": (
+                (total.batch * self._workload.input_tokens + tokens) / seconds
+            ),
+        }
+
+    def once(self) -> Callable[[], object]:
+        return self._run(self._total_batch).whole
+
+    def finish(self) -> None:
+        run = self._run(self._total_batch)
+        run.whole()
+        run.check_outputs()
+
+    def facts(self) -> dict[str, Any]:
+        # the batch changes with every prefill; which ones were best stands beside
+        config = {name: value for name, value in self._engine.config.items() if name != "batch"}
+        return {
+            "config": config,
+            "prompt_batch": self._prompt_batch,
+            "batch": self._total_batch,
+            "search_ended": self._stopped or f"batch {self._largest} is the largest to try",
+        }
+
+    @property
+    def _largest(self) -> int:
+        return self._workload.batch or _LARGEST_BATCH
+
+    def _batches(self) -> Iterator[int]:
+        batch = 2
+        while batch <= self._largest:
+            yield batch
+            batch *= 2
+
+    def _rates(self, batch: int) -> tuple[float, float]:
+        """(prompt tokens/s, all tokens/s), the better of two runs after one that warms up."""
+        run = self._run(batch)
+        run.whole()
+        prefill_s = min(run.prefill_seconds()[0] for _ in range(2))
+        whole_s = min(run.whole()[0] for _ in range(2))
+        prompt = batch * self._workload.input_tokens
+        return prompt / prefill_s, (prompt + batch * self._workload.output_tokens) / whole_s
+
+    def _run(self, batch: int) -> _Batch:
+        return _Batch(self._engine, self._workload, batch, self._clock)
+
+
+class _Batch(Generation):
+    """A generation whose prefill is also timed alone."""
+
+    def prefill_seconds(self) -> tuple[float, Step]:
+        """(seconds of a prefill with its wait, its step)."""
+        with _quiet():
+            start = self.clock()
+            step = self.prefill()
+            self.engine.wait(step)
+            return self.clock() - start, step
+
+
+class BatchGeneration:
+    """A whole batch: prompt throughput of the prefill and token throughput of the decode."""
+
+    def __init__(self, engine: Engine, workload: Workload, clock: Clock) -> None:
+        self._run = Generation(engine, workload, workload.batch, clock)
+        self._engine, self._workload = engine, workload
+
+    def warm_up(self) -> None:
+        self._run.phases()
+
+    def block(self) -> Figures:
+        prefill_s, decode_s = self._run.phases()
+        figures: Figures = {}
+        if self._workload.shared_tokens:
+            figures[_TTFT] = prefill_s
+        else:
+            prompt = self._run.batch * self._workload.input_tokens
+            figures["prompt_throughput/batch"] = prompt / prefill_s
+        if self._run.decode_steps:
+            tokens = self._run.batch * self._run.decode_steps
+            figures["decode_throughput/decode_steps"] = tokens / decode_s
+        return figures
+
+    def once(self) -> Callable[[], object]:
+        return self._run.phases
+
+    def finish(self) -> None:
+        self._run.check_outputs()
+
+    def facts(self) -> dict[str, Any]:
+        return {"config": dict(self._engine.config), "batch": self._run.batch}
+
+
+class Call:
+    """Any callable: a block is as many calls as fill 10 ms, its sample the time of one."""
+
+    def __init__(
+        self,
+        function: Callable[[], object],
+        clock: Clock,
+        wait: Callable[[object], object] | None = None,
+        tokens: int | None = None,
+    ) -> None:
+        self._function, self._clock, self._tokens = function, clock, tokens
+        self._wait = wait or (lambda _: None)
+        self._calls = 1
+
+    def warm_up(self) -> None:
+        self._seconds()
+        while (seconds := self._seconds()) < _BLOCK_S and self._calls < 1_000_000:
+            growth = _BLOCK_S / max(seconds, _BLOCK_S / 10)
+            self._calls = max(self._calls + 1, math.ceil(self._calls * growth))
+
+    def block(self) -> Figures:
+        each = self._seconds() / self._calls
+        figures = {"call_time/per_call": each}
+        if self._tokens is not None:
+            figures["call_throughput/tokens_per_call"] = self._tokens / each
+        return figures
+
+    def once(self) -> Callable[[], object]:
+        return lambda: self._wait(self._function())
+
+    def finish(self) -> None:
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        return {"calls_per_block": self._calls}
+
+    def _seconds(self) -> float:
+        function, calls = self._function, range(self._calls)
+        result: object = None
+        with _quiet():
+            start = self._clock()
+            for _ in calls:
+                result = function()
+            self._wait(result)
+            return self._clock() - start
+
+
+_BY_KIND: dict[str, Callable[[Engine, Workload, Clock], Procedure]] = {
+    "single_user": SingleUser,
+    "multi_user": MultiUser,
+    "generate": BatchGeneration,
+    "shared": BatchGeneration,
+}
+MEASURED_KINDS = frozenset(_BY_KIND)
+
+
+def procedure(engine: Engine, workload: Workload, clock: Clock = time.perf_counter) -> Procedure:
+    """The procedure for a workload's kind."""
+    return _BY_KIND[workload.kind](engine, workload, clock)
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    """MemoryError, or what torch and XLA raise in its place, known by name, not imported."""
+    return (
+        isinstance(problem, MemoryError)
+        or type(problem).__name__ == "OutOfMemoryError"
+        or "RESOURCE_EXHAUSTED" in str(problem)
+    )
+
+
+def _count(tokens: Any) -> int:
+    shape = getattr(tokens, "shape", None)
+    if shape is None:
+        return len(tokens)
+    if len(shape) != 1:
+        raise Void(f"step.tokens has shape {tuple(shape)}, expected [batch]")
+    return int(shape[0])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No garbage collection inside the clock; what there was is collected by the next block."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

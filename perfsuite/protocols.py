@@ -1,0 +1,73 @@
+"""What a subject offers, on a postcard. Everything is duck-typed: nobody needs to import this.
+
+A project hands over offers by implementing the hook `pytest_perf_engines(config)` in its
+conftest.py (`@pytest.hookimpl(optionalhook=True)`, so that it survives without this plugin), or by
+an entry point of the group `perfsuite.engines` that names a function returning a list of offers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from perfsuite.workloads import Workload
+
+TokenRows = Sequence[Sequence[int]]  # [batch, time]; the rows are array.array("i")
+
+
+class Step(Protocol):
+    """The state after a prefill or one decode step; the work may still be under way."""
+
+    tokens: Any  # [batch] the newest token of every sequence, an array of the framework
+    # logits() -> [batch, vocab], optional: asked for once after the timed part, checked for NaN
+
+
+class Engine(Protocol):
+    """A decoder-only language model over token ids. Knows nothing about text, time or tests."""
+
+    config: dict[str, Any]  # effective: what it really runs with, in built-in types
+
+    def prefill(self, token_ids: TokenRows) -> Step:
+        """Forget all sequences, run these prompts, produce the first token of each."""
+
+    def decode(self, step: Step) -> Step:
+        """One more token for every sequence; must not wait for the device."""
+
+    def wait(self, step: Step) -> None:
+        """Block until the device has finished this step."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class SharedPrefixEngine(Engine, Protocol):
+    """An engine that knows a prefix common to all sequences of a batch."""
+
+    def prefill_shared(self, prefix_ids: Sequence[int], batch: int) -> Step:
+        """Forget all sequences, run one prefix [time] once, produce `batch` first tokens."""
+
+
+class Program(Protocol):
+    """A full-size program for the static tier."""
+
+    name: str  # "prefill", "decode"
+
+    def make(self) -> Callable[[], object]:
+        """Build weights and cache, return the call; runs without data under fake tensors."""
+
+
+class Offer(Protocol):
+    """What an engine's author hands over; costs nothing until it is opened.
+
+    Optional: `default` (False: runs only when named by --engine), `programs(workload, target)`
+    for the static tier, `verify(engine, workload)` -> reason or None, the check of its outputs.
+    """
+
+    name: str
+    framework: str  # "torch", "jax" or ""
+
+    def refuses(self, workload: Workload, device: str) -> str | None:
+        """Why it cannot honestly run this, or None; shown as a skip."""
+
+    def open(self, workload: Workload, device: str) -> Engine:
+        """The engine for this workload on `cpu`, `cuda:0`, `tpu`."""

@@ -1,0 +1,130 @@
+"""Bytes and operations of a workload, and the time below which no machine can run it. Pure.
+
+Counted is what cannot be avoided: every weight read once a step, every live key and value read
+once (of a prefix that the sequences share, one for all, but where the mode gives each its copy),
+two operations for a multiply-add. Attention and the weight products are separate parts: the
+floor is the sum over the parts of max(bytes / bandwidth, operations / peak), as in the roofline
+model (Williams, Waterman, Patterson 2009).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perfsuite.workloads import Workload
+
+BYTES_PER_VALUE = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
+_WEIGHT_QUANTISATIONS = {"int4wo": "int4", "int8wo": "int8"}
+_QUANTISED_CACHES = ("kv_cache_quantization", "quantize_kv_cache")  # as the documents call it
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this machine showed: read bandwidth in bytes/s, matrix products in operations/s."""
+
+    bandwidth: float
+    peak: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of work that is bound by one of the two ceilings."""
+
+    bytes: float
+    operations: float
+
+    def floor_s(self, ceilings: Ceilings) -> float:
+        """Seconds that this part takes at least."""
+        return max(self.bytes / ceilings.bandwidth, self.operations / ceilings.peak)
+
+
+def prefill_parts(workload: Workload, batch: int) -> list[Part]:
+    """The weight products and the causal attention of the prompts of `batch` sequences.
+
+    A shared prefix is run once, whatever the batch, and copied to every sequence where the mode
+    says so (`hydragen_noshared`).
+    """
+    shared, own = workload.shared_tokens, workload.input_tokens
+    sequences = 1 if shared else batch
+    tokens = shared + own
+    parts = [_weights(workload, sequences * tokens, logits_of=batch)]
+    if workload.mode != "noattention":
+        pairs = sequences * _attended(workload, 1, tokens)
+        parts.append(_attention(workload, pairs, sequences * _held(workload, tokens)))
+    if _copies_prefix(workload):
+        parts.append(Part(batch * shared * _cached_bytes(workload), 0.0))
+    return parts
+
+
+def decode_parts(workload: Workload, batch: int) -> list[Part]:
+    """All decode steps after the first token: weights once a step, the live cache once a step."""
+    start = workload.shared_tokens + workload.input_tokens
+    steps = max(workload.output_tokens - 1, 0)
+    once = _weights(workload, batch, logits_of=batch)
+    parts = [Part(steps * once.bytes, steps * once.operations)]
+    if workload.mode != "noattention":
+        # step i (from 1) attends to the start tokens and the i generated before it
+        live = _attended(workload, start + 1, start + steps)
+        read_again = 0 if _copies_prefix(workload) else (batch - 1) * workload.shared_tokens * steps
+        parts.append(_attention(workload, batch * live, batch * live - read_again))
+    return parts
+
+
+def floor_s(parts: list[Part], ceilings: Ceilings) -> float:
+    """Seconds that these parts take at least, one after the other."""
+    return sum(part.floor_s(ceilings) for part in parts)
+
+
+def working_set_bytes(workload: Workload, batch: int) -> float:
+    """Weights and full cache: what has to stay near for caches to hide the memory."""
+    tokens = batch * _held(workload, workload.sequence_tokens)
+    if not _copies_prefix(workload):
+        tokens -= (batch - 1) * workload.shared_tokens
+    if workload.mode == "noattention":
+        tokens = 0
+    return workload.model.parameters * _weight_bytes(workload) + tokens * _cached_bytes(workload)
+
+
+def _weights(workload: Workload, tokens: int, logits_of: int) -> Part:
+    model = workload.model
+    head = model.hidden_size * model.vocab_size
+    layers = model.layers * model.layer_parameters
+    operations = 2.0 * (tokens * layers + logits_of * head)
+    return Part((layers + head) * _weight_bytes(workload), operations)
+
+
+def _attention(workload: Workload, pairs: float, cached_tokens: float) -> Part:
+    model = workload.model
+    operations = 4.0 * model.layers * model.heads * model.head_dim * pairs
+    return Part(cached_tokens * _cached_bytes(workload), operations)
+
+
+def _cached_bytes(workload: Workload) -> float:
+    """Bytes of one token of one sequence in the cache, all layers."""
+    size = BYTES_PER_VALUE[workload.dtype]
+    if any(workload.option(name) == "true" for name in _QUANTISED_CACHES):
+        size = min(size, BYTES_PER_VALUE["int8"])
+    return workload.model.kv_values_per_token * size
+
+
+def _weight_bytes(workload: Workload) -> float:
+    quantised = _WEIGHT_QUANTISATIONS.get(workload.option("quantization") or "")
+    return BYTES_PER_VALUE[quantised or workload.dtype]
+
+
+def _copies_prefix(workload: Workload) -> bool:
+    return workload.mode == "hydragen_noshared"
+
+
+def _held(workload: Workload, tokens: int) -> int:
+    """Tokens of one sequence in its cache, when it has seen that many."""
+    return min(tokens, workload.cache_tokens) if workload.is_rolling else tokens
+
+
+def _attended(workload: Workload, first: int, last: int) -> float:
+    """Keys that the tokens first..last of one sequence attend to, each itself included."""
+    every = (last * (last + 1) - first * (first - 1)) / 2
+    if not workload.is_rolling:
+        return every
+    beyond, before = (max(n - workload.cache_tokens, 0) for n in (last, first - 1))
+    return every - (beyond * (beyond + 1) - before * (before + 1)) / 2

@@ -1,0 +1,179 @@
+"""One run under --perf: what it was told, and which role this process plays in it.
+
+The roles:
+    worker      runs single tests on request and answers for its engine
+    measurer    runs tests by asking workers: a plain run, or a process of pytest-xdist
+    reporter    collects results, saves, prints: a plain run, or xdist's controller
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfsuite import worker
+from perfsuite.baselines import check_writable
+from perfsuite.cases import Case, cases, entry_point_offers
+from perfsuite.conversation import InProcessConversation
+from perfsuite.errors import PerfError
+from perfsuite.fixture import Perf
+from perfsuite.options import Options, resolve
+from perfsuite.plan import case_of
+
+XDIST_ARGUMENTS = "perfsuite_arguments"
+_NAMES = (
+    "device", "engine", "scale", "save", "save_new", "save_force", "baselines", "limit", "budget",
+    "processes", "timeout", "drift", "strict", "require", "model", "json", "markdown", "in_process",
+)  # fmt: skip
+_INI_NAMES = (
+    "device", "engine", "scale", "baselines", "limits", "budget", "processes", "timeout", "drift",
+    "strict", "require",
+)  # fmt: skip
+_PATHS = ("model", "json", "markdown")
+
+
+@dataclass
+class Run:
+    """The state of a run in this process."""
+
+    config: pytest.Config
+    options: Options
+    worker: worker.WorkerSession | None
+    conversations: dict[str, InProcessConversation] = field(default_factory=dict)
+    refusal: str = ""  # why nothing may be measured, found while tests were collected
+    uncollected: list[str] = field(default_factory=list)  # what failed or skipped itself meanwhile
+    _cases: dict[str | None, list[Case]] = field(default_factory=dict)
+
+    def cases(self, pattern: str | None) -> list[Case]:
+        """The cases of one test function; the same list for the same pattern."""
+        if pattern not in self._cases:
+            self._cases[pattern] = cases(self.options, self.offers(), pattern)
+        return self._cases[pattern]
+
+    def offers(self) -> list[Any]:
+        """What the project and installed packages offer."""
+        handed = self.config.hook.pytest_perf_engines(config=self.config)
+        return [offer for offers in handed for offer in offers] + entry_point_offers()
+
+    def fixture_for(self, item: pytest.Item) -> Perf:
+        """The `perf` fixture of one test in this process."""
+        conversation: Any
+        if self.worker is not None:
+            conversation = self.worker.conversation
+        else:
+            conversation = self.conversations[item.nodeid]
+        return Perf(case_of(item), self.options.device, conversation)
+
+
+def start(config: pytest.Config) -> Run:
+    """Resolve what was said and register the hooks of this process's roles.
+
+    Raises pytest.UsageError for anything that can not be used.
+    """
+    try:
+        run = Run(config, _options(config), worker.current(config))
+        if run.options.save != "none" and run.worker is None:
+            check_writable(run.options.baselines[0])
+    except PerfError as problem:
+        raise pytest.UsageError(str(problem)) from None
+    _refuse_contradictions(config, run.options)
+    if run.worker is None:
+        _register(config, run)
+    return run
+
+
+def _register(config: pytest.Config, run: Run) -> None:
+    from perfsuite.collecting import Lister
+    from perfsuite.running import InProcess, Measurer
+    from perfsuite.session import Reporter
+
+    if _only_lists(config):
+        if is_xdist_controller(config):
+            raise pytest.UsageError("--perf-list and --perf-list-csv run in one process: add -n 0")
+        config.pluginmanager.register(Lister(run), "perfsuite-lister")
+        return
+    measurer = Measurer(run)
+    config.pluginmanager.register(measurer, "perfsuite-measurer")
+    if run.options.in_process:
+        config.pluginmanager.register(InProcess(measurer, run.options), "perfsuite-in-process")
+    if not is_xdist_worker(config):
+        config.pluginmanager.register(Reporter(run), "perfsuite-reporter")
+
+
+def is_xdist_worker(config: pytest.Config) -> bool:
+    """Whether a controller of pytest-xdist gathers what this process reports."""
+    return hasattr(config, "workerinput") and worker.current(config) is None
+
+
+def is_xdist_controller(config: pytest.Config) -> bool:
+    """Whether tests run in other processes of pytest-xdist."""
+    return bool(config.getoption("dist", "no") != "no") and not hasattr(config, "workerinput")
+
+
+def _only_lists(config: pytest.Config) -> bool:
+    return bool(config.getoption("perf_list") or config.getoption("perf_list_csv"))
+
+
+def _options(config: pytest.Config) -> Options:
+    folder = config.invocation_params.dir
+    command = {name: config.getoption(f"perf_{name}") for name in _NAMES}
+    for name in _PATHS:
+        if command[name] is not None:
+            command[name] = folder / command[name]
+    if _only_lists(config):  # the catalogue is the documents', whatever this device would run
+        command["scale"] = command["scale"] or "full"
+    if command["baselines"]:
+        command["baselines"] = [folder / text for text in command["baselines"]]
+    ini = {name: config.getini(f"perf_{name}") for name in _INI_NAMES}
+    return resolve(command, ini, config.rootpath)
+
+
+def _refuse_contradictions(config: pytest.Config, options: Options) -> None:
+    """Options of others that would leave a test green without a measurement, or unable to run."""
+    for name in ("disable", "skip"):
+        if config.getoption(f"benchmark_{name}", None):
+            raise pytest.UsageError(
+                f"--benchmark-{name} leaves tests unmeasured; drop it or --perf"
+            )
+    if config.getoption("benchmark_compare_fail", None):
+        raise pytest.UsageError(
+            "--benchmark-compare-fail and --perf are two gates; under --perf use"
+            " --perf-limit=benchmark_time:5%"
+        )
+    debugs = config.getoption("usepdb", False) or config.getoption("trace", False)
+    if debugs and not options.in_process:
+        raise pytest.UsageError(
+            "tests run in worker processes; to debug one, add --perf-in-process"
+        )
+
+
+def worker_arguments(run: Run, number: int) -> list[str]:
+    """The command line of a worker: this run's, without what only one process may do."""
+    config = run.config
+    given = getattr(config, "workerinput", {}).get(XDIST_ARGUMENTS)
+    arguments = list(given if given is not None else map(str, config.invocation_params.args))
+    options, separator, rest = _split_at_separator(arguments)
+    if config.pluginmanager.hasplugin("xdist"):
+        options += ["-n", "0"]
+    if config.getoption("basetemp", None):
+        options += [f"--basetemp={config.getoption('basetemp')}-perf-worker-{number}"]
+    if config.pluginmanager.hasplugin("benchmark"):
+        total = float(config.getoption("benchmark_max_time"))
+        options += [f"--benchmark-max-time={total / run.options.processes:g}", "--benchmark-quiet"]
+    return options + separator + rest
+
+
+def _split_at_separator(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    if "--" not in arguments:
+        return list(arguments), [], []
+    at = list(arguments).index("--")
+    return list(arguments[:at]), ["--"], list(arguments[at + 1 :])
+
+
+def folder(config: pytest.Config) -> Path:
+    """Where workers start: where this run was started."""
+    return Path(config.invocation_params.dir)

@@ -1,0 +1,31 @@
+"""What the measuring process needs to know of a framework; imported in worker processes only.
+
+A runtime is a module with five functions:
+
+    wait(result)                        block until the device has finished this result
+    peak_memory(call, device)           bytes: (largest sum of live allocations, None if unknown)
+    ceilings(device, dtype)             what the machine showed, a roofline.Ceilings or None
+    compilations()                      how many programs have been compiled so far
+    pace(device)                        (metric id, operations/s) of a probe of a few milliseconds
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+_MODULES = {
+    "torch": "perfsuite.runtimes.torch_runtime",
+    "": "perfsuite.runtimes.host_runtime",
+}
+
+
+def runtime(framework: str) -> ModuleType:
+    """The runtime of a framework; one that is not known is measured as plain host code."""
+    return importlib.import_module(_MODULES.get(framework, _MODULES[""]))
+
+
+def loaded() -> str:
+    """The framework that this process has already imported, for callables that name none."""
+    return next((name for name in _MODULES if name and name in sys.modules), "")

@@ -1,0 +1,308 @@
+"""Gathers the results of a run; saves, finds what is gone, decides the exit status, reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from perfsuite.baselines import Baselines, Entry, file_name, save, shown
+from perfsuite.collecting import REFUSAL
+from perfsuite.devices import machine_class, static_target
+from perfsuite.environment import commit
+from perfsuite.errors import PerfError
+from perfsuite.metrics import METRICS
+from perfsuite.options import SCALES
+from perfsuite.plan import case_of, is_perf
+from perfsuite.report import json_file, markdown, terminal
+from perfsuite.results import Result
+from perfsuite.running import RESULT, collected_keys
+from perfsuite.verdict import COMPARED, FAILING_WHEN_STRICT, Verdict
+
+if TYPE_CHECKING:
+    from perfsuite.run import Run
+
+_PROGRESS_EVERY_S = 10.0
+_SELECTING = ("keyword", "markexpr", "lf", "failedfirst", "stepwise", "deselect", "ignore",
+              "ignore_glob", "perf_engine", "perf_model")  # fmt: skip
+
+
+class Reporter:
+    """The one place where results of all processes come together."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._options = run, run.options
+        self._by_nodeid: dict[str, Result] = {}
+        self.notes: list[str] = []
+        self.gone: list[tuple[str, str]] = []  # (key, file)
+        self._items: list[pytest.Item] = []
+        self._collected: list[list[str]] = []  # by the processes of pytest-xdist
+        self._uncollected: list[str] = []  # files and classes that failed or skipped themselves
+        self._deselected = False
+        self._refusal = ""
+        self._progress = _Progress()
+
+    @property
+    def results(self) -> list[Result]:
+        """One for each test that gave one, in the order of their reports."""
+        return list(self._by_nodeid.values())
+
+    def pytest_report_header(self) -> list[str]:
+        """What is measured where, before anything runs."""
+        o = self._options
+        folders = ", ".join(shown(folder) for folder in o.baselines)
+        return [
+            f"perf: {o.device.name}, {o.scale} scale, {o.processes} processes a test,"
+            f" {o.budget_s:g} s each test; baselines: {folders}"
+        ]
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """A run with a selection can not know what is gone."""
+        self._deselected = self._deselected or bool(items)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember the keys; under pytest-xdist its processes tell them."""
+        self._items = session.items
+        self._uncollected += self._run.uncollected
+        self._progress.expected = sum(_will_run(item) for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """pytest-xdist passes on paths only; its processes' workers need the whole command line."""
+        from perfsuite.run import XDIST_ARGUMENTS
+
+        node.workerinput[XDIST_ARGUMENTS] = list(map(str, self._run.config.invocation_params.args))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a process of pytest-xdist collected, or why it refused."""
+        output = getattr(node, "workeroutput", None) or {}
+        self._refusal = self._refusal or output.get(REFUSAL, "")
+        if not self._collected:
+            self._collected = output.get("perfsuite_keys", [])
+            self._uncollected = output.get("perfsuite_uncollected", [])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take a result off its report; say how far the run is."""
+        values = getattr(report, RESULT, None)
+        if values is None:
+            return
+        self._by_nodeid[report.nodeid] = Result.from_dict(values)  # of a rerun, the last
+        self._progress.step(self._run.config)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Save what may be saved, then decide the exit status."""
+        if session.config.getoption("collectonly", False):
+            return
+        if self._refusal:
+            self.notes.append(f"ERROR: {self._refusal}")
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            return
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        failed = False
+        if self._options.save != "none":
+            failed = self._save() if ended else self._save_nothing(exitstatus)
+        if ended:
+            failed |= self._look_for_gone(session)
+            failed |= self._judge_run()
+        failed |= self._write_files()
+        if failed and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _save_nothing(self, exitstatus: int) -> bool:
+        empty = exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+        reason = "no test was selected" if empty else "the run was interrupted"
+        self.notes.append(f"nothing was saved: {reason}")
+        return False
+
+    def _save(self) -> bool:
+        """Write new figures; True when not all that was to be accepted could be."""
+        usable = [r for r in self.results if not r.is_void and _has_figures(r)]
+        kept_out = [r for r in usable if self._is_kept_out(r)]
+        self._tell_of_disturbed([r for r in kept_out if self._would_change(r)])
+        failed = bool(kept_out) and self._options.save == "all"
+        groups: dict[tuple[str, str], dict[str, Any]] = {}
+        revision = commit(self._run.config.rootpath)
+        for result in (r for r in usable if not self._is_kept_out(r)):
+            group = groups.setdefault((result.machine, result.suite), {})
+            group[result.key] = file_entry(result, revision)
+        for (machine, suite), entries in groups.items():
+            try:
+                fresh = self._unknown(machine, suite, entries)
+                path, changed = save(
+                    self._options.baselines[0], machine, suite, fresh, self._options.save
+                )
+            except PerfError as problem:
+                self.notes.append(str(problem))
+                failed = True
+                continue
+            if changed:
+                self.notes.append(f"saved {len(changed)} tests to {shown(path)}")
+        return failed
+
+    def _unknown(self, machine: str, suite: str, entries: dict[str, Any]) -> dict[str, Any]:
+        """With --perf-save-new, what no folder that is read has yet."""
+        if self._options.save != "new":
+            return entries
+        known = Baselines(self._options.baselines[1:])
+        texts = {
+            text: entry for text, entry in known.entries(machine)
+            if entry.file.name == file_name(suite)
+        }  # fmt: skip
+        fresh = {}
+        for key, entry in entries.items():
+            have = texts[key].figures if key in texts else {}
+            figures = {n: f for n, f in entry["figures"].items() if n not in have}
+            if figures:
+                fresh[key] = {**entry, "figures": figures}
+        return fresh
+
+    def _is_kept_out(self, result: Result) -> bool:
+        return bool(result.disturbance) and not self._options.force
+
+    def _would_change(self, result: Result) -> bool:
+        return self._options.save == "all" or any(r.verdict is Verdict.NEW for r in result.rows)
+
+    def _tell_of_disturbed(self, kept_out: list[Result]) -> None:
+        if kept_out:
+            first, more = kept_out[0], len(kept_out) - 1
+            others = f" and {more} more" if more else ""
+            self.notes.append(
+                f"not saved: {first.workload}{others}, disturbed: {first.disturbance}\n"
+                "run again when the machine is quiet, or accept with --perf-save-force"
+            )
+
+    def _look_for_gone(self, session: pytest.Session) -> bool:
+        """True when a baseline file could not be read."""
+        try:
+            self._find_gone(session)
+        except PerfError as problem:
+            self.notes.append(str(problem))
+            return True
+        return False
+
+    def _find_gone(self, session: pytest.Session) -> None:
+        """Baselines without a test, where this run collected everything they came from."""
+        config = session.config
+        selected = self._deselected or any(config.getoption(name, None) for name in _SELECTING)
+        if selected or any("::" in argument for argument in config.args):
+            return
+        collected = self._collected or collected_keys(self._items, self._run)
+        known = {(machine, file_name(suite), key) for machine, suite, key in collected}
+        # Not only the machines of collected tests: the last test of one may be what is gone.
+        device = self._options.device
+        for machine in sorted({machine_class(device), static_target(device)}):
+            for key, entry in Baselines(self._options.baselines).entries(machine):
+                if (machine, entry.file.name, key) not in known and self._ran_over(key, entry):
+                    self.gone.append((key, shown(entry.file)))
+
+    def _ran_over(self, key: str, entry: Entry) -> bool:
+        """Whether this run would have collected the test that a baseline came from."""
+        *_, scale, tier = ["", *key.split(" | ")]
+        if tier == "measured" and scale in SCALES and scale != self._options.scale:
+            return False
+        places = (place.partition("::")[0] for place in self._uncollected)
+        hidden = any(f"{entry.test}/".startswith(f"{place}/") for place in places)
+        return not hidden and _covers(self._run.config, entry.test)
+
+    def _judge_run(self) -> bool:
+        """Whether the run fails as a whole; notes say why."""
+        failed = False
+        if self.gone and self._options.strict and Verdict.GONE in FAILING_WHEN_STRICT:
+            self.notes.append("baselines without a test fail under --perf-strict")
+            failed = True
+        compared = sum(row.verdict in COMPARED for r in self.results for row in r.rows)
+        if not compared and self._options.save == "none":
+            self.notes.append(
+                "nothing was compared: no figure of this run has a baseline;"
+                " record one with --perf-save"
+            )
+            failed = True
+        return failed
+
+    def _write_files(self) -> bool:
+        failed = False
+        wanted = {json_file.write: self._options.json, markdown.write: self._options.markdown}
+        for write, path in wanted.items():
+            if path is None:
+                continue
+            try:
+                write(path, self.results, self.gone, self._run.config.rootpath)
+            except OSError as problem:
+                self.notes.append(f"{path}: not written: {problem.strerror or problem}")
+                failed = True
+        return failed
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The table, the counts, the notes."""
+        if self.results or self.notes or self.gone:
+            terminalreporter.section("perf")
+            for line in terminal.lines(self.results, self.gone, self.notes):
+                terminalreporter.write_line(line)
+
+
+class _Progress:
+    """A line now and then with how far the run is and how long it may still take."""
+
+    def __init__(self) -> None:
+        self.expected = 0
+        self._done = 0
+        self._start = self._said = time.monotonic()
+
+    def step(self, config: pytest.Config) -> None:
+        """One more perf test is done."""
+        self._done += 1
+        now = time.monotonic()
+        out = config.pluginmanager.getplugin("terminalreporter")
+        if out is None or now - self._said < _PROGRESS_EVERY_S or self._done >= self.expected:
+            return
+        self._said = now
+        left = (now - self._start) / self._done * (self.expected - self._done)
+        out.ensure_newline()
+        out.write_line(f"perf: {self._done} of {self.expected} tests, about {_duration(left)} left")
+
+
+def _will_run(item: pytest.Item) -> bool:
+    """A perf test that no known obstacle skips."""
+    case = case_of(item) if is_perf(item) else None
+    return is_perf(item) and not (case and case.obstacle)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _has_figures(result: Result) -> bool:
+    return any(row.value is not None for row in result.rows)
+
+
+def file_entry(result: Result, revision: str) -> dict[str, Any]:
+    """A result as it stands in a baseline file."""
+    return {
+        "test": result.test,
+        "date": result.date,
+        "commit": revision,
+        "toolchain": result.toolchain,
+        "config": dict(result.config),
+        "figures": {
+            row.figure: {"unit": METRICS[row.metric_id].unit, "processes": _values(row.processes)}
+            for row in result.rows
+            if row.value is not None
+        },
+    }
+
+
+def _values(processes: Sequence[float]) -> list[float]:
+    return [int(value) if float(value).is_integer() else value for value in processes]
+
+
+def _covers(config: pytest.Config, test: str) -> bool:
+    """Whether this run's arguments include the file that a baseline came from."""
+    root = config.rootpath
+    wanted = root / test
+    starts = [Path(config.invocation_params.dir, argument) for argument in config.args]
+    return any(wanted == start or start in wanted.parents for start in starts)
