@@ -1,0 +1,136 @@
+"""Devices: their names, whether they are there, and their class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perfsuite import devices
+from perfsuite.devices import (
+    Device,
+    absence,
+    gpu_models,
+    machine_class,
+    parse_device,
+    slug,
+    static_target,
+)
+from perfsuite.errors import OptionError
+
+
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that shows three cards of two models."""
+    for number, model in enumerate(("NVIDIA H200", "NVIDIA H200", "Tesla T4")):
+        card = tmp_path / f"0000:0{number}:00.0"
+        card.mkdir()
+        (card / "information").write_text(f"Model: \t\t {model}\nIRQ: 1\n")
+    monkeypatch.setattr(devices, "_GPUS", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    machine_class.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "name"),
+    [
+        ("cpu", Device("cpu"), "cpu"),
+        (" cuda ", Device("cuda"), "cuda:0"),
+        ("cuda:3", Device("cuda", 3), "cuda:3"),
+        ("tpu", Device("tpu"), "tpu"),
+    ],
+)
+def test_a_device_has_the_name_that_frameworks_use(text: str, device: Device, name: str) -> None:
+    """Only GPUs are numbered."""
+    assert parse_device(text) == device
+    assert device.name == name
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "cpu:0", "tpu:1", "cuda:", "cuda:x", "cuda:-1"])
+def test_an_unknown_device_is_refused(text: str) -> None:
+    """With what is known."""
+    with pytest.raises(OptionError, match="known: auto, cpu, cuda, cuda:N, tpu") as refused:
+        parse_device(text)
+    assert repr(text) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("visible", "models"),
+    [
+        (None, ["NVIDIA H200", "NVIDIA H200", "Tesla T4"]),
+        ("", []),
+        ("-1", []),
+        ("2", ["Tesla T4"]),
+        ("2, 0", ["Tesla T4", "NVIDIA H200"]),
+        ("0,-1,1", ["NVIDIA H200"]),
+        ("0,7,1", ["NVIDIA H200"]),
+        ("GPU-8f2a,GPU-77aa", ["NVIDIA H200", "NVIDIA H200"]),
+    ],
+)
+def test_the_environment_chooses_the_cards(
+    cards: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, models: list[str]
+) -> None:
+    """By number and order, up to the first that is none, as CUDA reads it."""
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_models() == models
+
+
+def test_an_absent_device_is_named(cards: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many there are, where one of a higher number was asked for."""
+    assert absence(Device("cuda", 2)) is None
+    assert absence(Device("cuda", 3)) == "no GPU for cuda:3: this machine shows 3"
+    monkeypatch.setattr(devices, "_tpu_chips", lambda: 0)
+    assert absence(Device("tpu")) == "no TPU is attached to this machine"
+    assert absence(Device("cpu")) is None
+
+
+def test_a_machine_class_is_model_count_and_architecture(
+    cards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chosen card's model; no host name and no kernel."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(devices, "_cpu_model", lambda: "Intel(R) Xeon(R) CPU @ 2.20GHz")
+    monkeypatch.setattr(devices, "visible_cpus", lambda: 2)
+    assert machine_class(Device("cuda", 0)) == "cuda-nvidia-h200-3x-x86_64"
+    assert machine_class(Device("cuda", 2)) == "cuda-tesla-t4-3x-x86_64"
+    assert machine_class(Device("cpu")) == "cpu-intel-xeon-2x-x86_64"
+    machine_class.cache_clear()
+
+
+def test_compiled_facts_belong_to_a_kind_of_device() -> None:
+    """Not to the machine that compiled them."""
+    assert static_target(Device("cuda", 1)) == "static-cuda"
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("", 8)]
+)
+def test_a_container_has_the_processors_of_its_quota(
+    monkeypatch: pytest.MonkeyPatch, quota: str, cpus: int
+) -> None:
+    """Whole processors, one at least; without a quota those of the affinity."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(Path, "read_text", lambda _: quota)
+    assert devices.visible_cpus() == cpus
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("AMD EPYC 7B12", "amd-epyc-7b12"),
+        ("Intel(R) Core(TM) i7-9750H CPU @ 2.60GHz", "intel-core-i7-9750h"),
+        ("../../x y", "x-y"),
+        ("...", ""),
+        ("Tést", "t-st"),
+    ],
+)
+def test_a_slug_is_safe_as_a_name(text: str, expected: str) -> None:
+    """Lower case, no blanks, no path, no trademark, no clock rate."""
+    assert slug(text) == expected
+
+
+@pytest.mark.parametrize("text", ["AMD EPYC 7B12", "a@b-c", "x / y", "CPU", "cpu-foo-2x", "ä-ö"])
+def test_a_slug_of_a_slug_is_the_same(text: str) -> None:
+    """Names that are safe already stay."""
+    assert slug(slug(text)) == slug(text)

@@ -1,0 +1,383 @@
+"""Samples against stored baselines: every verdict, and what a failure says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfsuite.baselines import Baselines, Entry, Key, save
+from perfsuite.judging import Bench, differences, failure_message, rows, void
+from perfsuite.limits import Limit
+from perfsuite.results import Row
+from perfsuite.verdict import Verdict
+
+MACHINE, SUITE, KEY = "cpu-a-2x", "llm", Key("llm-x", "torch_llama", "smoke")
+TOOLS = "python 3.11.7, torch 2.13.0"
+TTFT = "time_to_first_token/prefill_until_first_token"
+DECODE = "decode_throughput/decode_steps"
+PEAK = "peak_memory/allocator"
+TRAFFIC = "static_traffic/operands_and_results"
+OPERATORS = "static_operators/dispatched"
+RESIDENT = "resident_memory/process_peak"
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lock files below the test's own folder."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., None]:
+    """Put figures under the usual key, of this machine class or of another."""
+
+    def put(machine: str = MACHINE, toolchain: str = TOOLS, **figures: Sequence[float]) -> None:
+        found = {name: {"unit": "", "processes": list(v)} for name, v in figures.items()}
+        entry = {"toolchain": toolchain, "date": "2026-01-31", "figures": found}
+        save(tmp_path, machine, SUITE, {KEY.text: entry}, "all")
+
+    return put
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Callable[..., Row]:
+    """The row of one figure against what is stored."""
+
+    def judge(
+        figure: str, processes: Sequence[Sequence[float]], limits: Mapping[str, Limit] | None = None
+    ) -> Row:
+        bench = Bench(Baselines([tmp_path]), MACHINE, SUITE, KEY, [limits or {}], TOOLS)
+        row, *others = rows(bench, {figure: processes})
+        assert all(other.verdict is Verdict.GONE for other in others)
+        return row
+
+    return judge
+
+
+def five(value: float) -> list[list[float]]:
+    """Five processes of three samples around a value."""
+    return [[value * f * 0.99, value * f, value * f * 1.5] for f in (0.99, 1.0, 1.0, 1.0, 1.01)]
+
+
+STORED = [0.99, 1.0, 1.0, 1.0, 1.01]
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [
+        (0.80, Verdict.BETTER),
+        (1.00, Verdict.SAME),
+        (1.05, Verdict.UNSURE),
+        (1.25, Verdict.WORSE),
+    ],
+)
+def test_a_time_is_judged_by_target_over_baseline(
+    judged: Callable[..., Row], store: Callable[..., None], factor: float, verdict: Verdict
+) -> None:
+    """The medians of five processes against five stored ones; outliers inside do not count."""
+    store(**{TTFT: STORED})
+    row = judged(TTFT, five(factor))
+    assert row.verdict is verdict
+    assert row.ratio == pytest.approx(factor)
+    assert (row.limit, row.baseline, row.samples) == (1.05, 1.0, 15)
+    assert row.processes == pytest.approx([v * factor for v in STORED])
+    assert row.value == pytest.approx(factor, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [(1.25, Verdict.BETTER), (1.0, Verdict.SAME), (0.95, Verdict.UNSURE), (0.8, Verdict.WORSE)],
+)
+def test_a_throughput_is_judged_by_baseline_over_target(
+    judged: Callable[..., Row], store: Callable[..., None], factor: float, verdict: Verdict
+) -> None:
+    """Fewer tokens a second are a ratio above 1."""
+    store(**{DECODE: STORED})
+    row = judged(DECODE, five(factor))
+    assert row.verdict is verdict
+    assert row.ratio == pytest.approx(1 / factor)
+    assert row.ratio_low is not None
+    assert row.ratio_high is not None
+    assert row.ratio_low < 1 / factor < row.ratio_high
+
+
+@pytest.mark.parametrize(
+    ("figure", "base", "value", "verdict"),
+    [
+        (PEAK, 1000, 1010, Verdict.SAME),
+        (PEAK, 1000, 1011, Verdict.WORSE),
+        (PEAK, 1000, 990, Verdict.BETTER),
+        (PEAK, 1000, 991, Verdict.SAME),
+        (TRAFFIC, 123_456_789_012, 123_456_789_012, Verdict.SAME),
+        (TRAFFIC, 123_456_789_012, 123_456_789_013, Verdict.WORSE),
+        (TRAFFIC, 123_456_789_012, 123_456_789_011, Verdict.BETTER),
+        (TRAFFIC, 0, 0, Verdict.SAME),
+        (TRAFFIC, 0, 1, Verdict.WORSE),
+        (TRAFFIC, 1, 0, Verdict.BETTER),
+    ],
+)
+def test_an_exact_figure_has_no_interval(
+    judged: Callable[..., Row],
+    store: Callable[..., None],
+    figure: str,
+    base: int,
+    value: int,
+    verdict: Verdict,
+) -> None:
+    """One byte more than a count's baseline is WORSE; memory may grow by a hundredth."""
+    store(**{figure: [base]})
+    row = judged(figure, [[value]])
+    assert row.verdict is verdict
+    assert row.low == row.high == row.value == value
+    assert row.ratio_low == row.ratio_high == row.ratio
+
+
+def test_from_zero_an_absolute_limit_decides(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """Both limits must be exceeded; any share of nothing is."""
+    store(**{OPERATORS: [0]})
+    limits = {OPERATORS: Limit(0.5, 3)}
+    assert judged(OPERATORS, [[3]], limits).verdict is Verdict.SAME
+    assert judged(OPERATORS, [[4]], limits).verdict is Verdict.WORSE
+
+
+def test_an_absolute_limit_accepts_a_large_share_of_little(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """Half as slow again, and still less than the accepted millisecond."""
+    store(**{TTFT: [0.001]})
+    assert judged(TTFT, [[0.0015]], {TTFT: Limit(0.05, 0.001)}).verdict is not Verdict.WORSE
+    assert judged(TTFT, [[0.0015]], {TTFT: Limit(0.05)}).verdict is Verdict.WORSE
+
+
+@pytest.mark.parametrize("figure", [TTFT, DECODE, PEAK])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_a_sample_that_is_no_figure_voids_it(
+    judged: Callable[..., Row], store: Callable[..., None], figure: str, value: float
+) -> None:
+    """Wherever it stands, with a baseline or without: a median would hide it."""
+    for processes in ([[value]], [[1.0, value, 1.0], [1.0]], [[1.0], [1.0, 1.0, value]]):
+        row = judged(figure, processes)
+        assert row.verdict is Verdict.VOID
+        assert figure in row.note
+        assert row.value is None
+    store(**{figure: [1.0]})
+    assert judged(figure, [[1.0, value, 1.0]]).verdict is Verdict.VOID
+
+
+def test_without_a_baseline_a_figure_is_new(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """Also where the test has one, but of other figures."""
+    assert judged(TTFT, [[1.0]]).verdict is Verdict.NEW
+    store(**{DECODE: [1.0]})
+    row = judged(TTFT, [[1.0]])
+    assert row.verdict is Verdict.NEW
+    assert (row.baseline, row.ratio, row.limit, row.baseline_file) == (None, None, None, "")
+
+
+def test_a_baseline_of_another_machine_class_is_foreign(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """It is named and not compared."""
+    store(machine="gpu-b", **{TTFT: [1.0]})
+    store(machine="gpu-c", **{TTFT: [1.0]})
+    row = judged(TTFT, [[9.0]])
+    assert row.verdict is Verdict.FOREIGN
+    assert "gpu-b, gpu-c" in row.note
+    assert row.ratio is None
+
+
+def test_a_baseline_of_another_definition_is_foreign(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """The same name measured otherwise: not compared, of another part: not even foreign."""
+    store(**{"time_to_first_token/until_first_chunk": [1.0]})
+    row = judged(TTFT, [[9.0]])
+    assert row.verdict is Verdict.FOREIGN
+    assert "time_to_first_token/until_first_chunk" in row.note
+    assert judged(f"{TTFT}@warm", [[9.0]]).verdict is Verdict.NEW
+
+
+def test_two_known_definitions_of_a_name_are_two_figures(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """Output tokens and all tokens: a baseline of one makes the other new, not foreign."""
+    store(**{"single_user_throughput/output_tokens": [1.0]})
+    row = judged("single_user_throughput/prompt_and_output_tokens", [[1.0]])
+    assert row.verdict is Verdict.NEW
+
+
+def test_operator_counts_compare_within_one_toolchain(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """Another torch dispatches otherwise; traffic compares across toolchains."""
+    store(toolchain="python 3.11.7, torch 2.12.0", **{OPERATORS: [100], TRAFFIC: [100]})
+    row = judged(OPERATORS, [[100]])
+    assert row.verdict is Verdict.FOREIGN
+    assert "torch 2.12.0" in row.note
+    assert judged(TRAFFIC, [[101]]).verdict is Verdict.WORSE
+    store(**{OPERATORS: [100]})
+    assert judged(OPERATORS, [[101]]).verdict is Verdict.WORSE
+
+
+def test_what_is_not_gated_is_shown(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """Resident memory beside its baseline, whatever it became."""
+    store(**{RESIDENT: [1000]})
+    row = judged(RESIDENT, [[9000]])
+    assert (row.verdict, row.baseline, row.ratio) == (Verdict.SHOWN, 1000, None)
+
+
+def test_parts_are_figures_of_their_own(
+    judged: Callable[..., Row], store: Callable[..., None]
+) -> None:
+    """`@load` is compared with `@load`."""
+    store(**{"call_time/per_call@load": [1.0], "call_time/per_call@run": [5.0]})
+    assert judged("call_time/per_call@load", five(5.0)).ratio == pytest.approx(5, rel=1e-3)
+    assert judged("call_time/per_call@run", five(5.0)).ratio == pytest.approx(1, rel=1e-3)
+
+
+def test_rows_keep_the_order_of_the_figures(tmp_path: Path) -> None:
+    """As they were measured."""
+    bench = Bench(Baselines([tmp_path]), MACHINE, SUITE, KEY, [], TOOLS)
+    figures = [DECODE, TTFT, PEAK]
+    assert [r.figure for r in rows(bench, {f: [[1.0]] for f in figures})] == figures
+
+
+# --- what differs ---
+
+
+def entry(toolchain: str, config: Mapping[str, Any]) -> Entry:
+    """A stored entry with surroundings."""
+    return Entry(Path("f.json"), "", "", "", toolchain, config, {})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "text"),
+    [
+        ("python 3.11.7, torch 2.12", "python 3.11.7, torch 2.13", "torch 2.12 -> 2.13"),
+        ("python 3.11.7, torch 2.12", "python 3.11.7, jax 1, torch 2.12", "jax absent -> 1"),
+        ("python 3.11.7, torch 2.12", "python 3.11.7", "torch 2.12 -> absent"),
+        ("python 3.11.7", "python 3.11.7", ""),
+        ("", "python 3.11.7", ""),
+    ],
+)
+def test_changed_packages_are_named(before: str, now: str, text: str) -> None:
+    """By package, not by place in the list."""
+    assert differences(entry(before, {}), now, {}) == text
+
+
+def test_changed_configuration_is_named() -> None:
+    """Values as they are stored: five digits and lists are no difference."""
+    stored = entry("", {"eps": 0.12346, "sizes": [1, 2], "threads": 2, "old": 1})
+    now = {"eps": 0.123456789, "sizes": (1, 2), "threads": 4, "new": True}
+    assert differences(stored, "", now) == "new absent -> True; old 1 -> absent; threads 2 -> 4"
+    assert differences(None, "python 3", now) == ""
+
+
+# --- what a failure says ---
+
+
+def test_a_failure_tells_all_in_six_lines(make_row: Callable[..., Row]) -> None:
+    """Measured, baseline, ratio and limit, context, what else failed, how to accept."""
+    more = make_row(figure="call_time/per_call@load", verdict=Verdict.UNSURE)
+    text = failure_message(
+        make_row(),
+        more=[more],
+        differs="torch 2.12 -> 2.13",
+        disturbed="other processes used 50 %",
+        accept="pytest --perf --perf-save 'a.py::test_a'",
+    )
+    assert text.splitlines() == [
+        "WORSE: TTFT 11 ms [10.8 ms, 11.2 ms], 30 samples in 3 processes",
+        "baseline 10 ms, 2026-01-31, baselines/cpu-model-2x-x86_64/jetstream.json",
+        "ratio 1.100 [1.070, 1.130], limit 1.050 (above 1 is worse)",
+        "42% of this machine's ceiling; changed since: torch 2.12 -> 2.13;"
+        " disturbed: other processes used 50 %",
+        "also time/call (load) UNSURE",
+        "to accept: pytest --perf --perf-save 'a.py::test_a'",
+    ]
+
+
+def test_an_exact_failure_has_no_samples(make_row: Callable[..., Row]) -> None:
+    """A compiled fact is one number, and a program has no ceiling."""
+    row = make_row(
+        figure=f"{TRAFFIC}@decode", value=1100.0, low=1100.0, high=1100.0, baseline=1000.0,
+        ratio_low=1.1, ratio_high=1.1, ceiling=None,
+    )  # fmt: skip
+    text = failure_message(row, more=[], differs="", disturbed="", accept="x")
+    assert text.splitlines()[0] == "WORSE: traffic (decode) 1.1 kB"
+    assert text.splitlines()[2] == "ratio 1.100, limit 1.050 (above 1 is worse)"
+    assert len(text.splitlines()) == 4
+
+
+def test_a_void_test_says_why(make_row: Callable[..., Row]) -> None:
+    """The reason, and that nothing was used; no command accepts it."""
+    text = failure_message(void("no tokens"), more=[], differs="x", disturbed="y", accept="z")
+    assert text == "VOID: no tokens\nnothing of this test was used or saved"
+
+
+def test_a_long_void_keeps_its_beginning_and_end() -> None:
+    """What happened, and the last words of a lost process."""
+    log = "\n".join(["killed", "its last output:", *(f"line {i}" for i in range(12))])
+    text = failure_message(void(log), more=[], differs="", disturbed="", accept="")
+    assert text.splitlines() == [
+        "VOID: killed", "its last output:", "line 9", "line 10", "line 11",
+        "nothing of this test was used or saved",
+    ]  # fmt: skip
+
+
+LONG = "word " * 200
+CASES = itertools.product(
+    [{}, {"baseline": None, "ratio": None, "limit": None, "verdict": Verdict.NEW},
+     {"verdict": Verdict.VOID, "value": None, "note": f"{LONG}\n{LONG}\n" * 5},
+     {"ratio": math.inf, "ratio_low": math.inf, "ratio_high": math.inf},
+     {"figure": f"{PEAK}@{LONG}"}],
+    ["", LONG, "two\nlines"],
+    [0, 1, 40],
+    ["", LONG],
+    [None, 0.5],
+    ["", LONG],
+)  # fmt: skip
+
+
+def test_a_failure_is_never_longer_than_six_lines_of_200(make_row: Callable[..., Row]) -> None:
+    """In every combination; only the command, which is to be copied, is as long as it is."""
+    for changes, note, more, differs, ceiling, disturbed in CASES:
+        row = make_row(**{"note": note, "ceiling": ceiling, **changes})
+        others = [make_row(figure="call_time/per_call@load"), void("contract")] * more
+        text = failure_message(
+            row, more=others, differs=differs, disturbed=disturbed, accept="a" * 500
+        )
+        lines = text.splitlines()
+        assert 2 <= len(lines) <= 6
+        assert all(len(line) <= 206 for line in lines if not line.startswith("to accept"))
+        assert (lines[-1] == "to accept: " + "a" * 500) is not text.startswith("VOID")
+
+
+def test_a_stored_figure_that_was_not_measured_is_gone(
+    tmp_path: Path, store: Callable[..., None]
+) -> None:
+    """It would pass unseen otherwise; what is never judged or not known any more is no loss."""
+    store(**{TTFT: STORED, f"{DECODE}@two": STORED, RESIDENT: STORED, "old/definition": STORED})
+    bench = Bench(Baselines([tmp_path]), MACHINE, SUITE, KEY, [{}], TOOLS)
+    found = {row.figure: row for row in rows(bench, {TTFT: five(1.0)})}
+    assert {figure: row.verdict for figure, row in found.items()} == {
+        TTFT: Verdict.SAME,
+        f"{DECODE}@two": Verdict.GONE,
+    }
+    message = failure_message(
+        found[f"{DECODE}@two"], more=[], differs="", disturbed="", accept="pytest --perf-save"
+    )
+    assert message.splitlines() == [
+        f"GONE: {DECODE}@two: the baseline has this figure, this run did not measure it",
+        "to accept: pytest --perf-save",
+    ]

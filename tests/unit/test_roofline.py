@@ -1,0 +1,138 @@
+"""Bytes, operations and floors of a model small enough to count by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from perfsuite.roofline import (
+    Ceilings,
+    Part,
+    decode_parts,
+    floor_s,
+    prefill_parts,
+    working_set_bytes,
+)
+from perfsuite.workloads import Workload, load_catalogue, smoke_catalogue
+
+# The tiny model in float32: 304 weights in the layers, 40 in the projection to the vocabulary,
+# 8 cached values a token; attention takes 4 * 2 layers * 2 heads * 2 dimensions = 32 a pair.
+READ_ONCE = (304 + 40) * 4
+CACHED = 8 * 4
+PAIR = 32
+
+
+def test_a_part_is_bound_by_the_slower_of_its_two_ceilings() -> None:
+    """Ten bytes at 5 bytes/s, or six operations at 2 operations/s."""
+    assert Part(10, 6).floor_s(Ceilings(bandwidth=5, peak=100)) == 2
+    assert Part(10, 6).floor_s(Ceilings(bandwidth=100, peak=2)) == 3
+
+
+def test_the_floor_of_parts_is_their_sum() -> None:
+    """One after the other: bandwidth binds the first, the peak the second."""
+    assert floor_s([Part(10, 1), Part(1, 10)], Ceilings(10, 10)) == 2
+
+
+def test_prefill(make_workload: Callable[..., Workload]) -> None:
+    """Three prompts of five tokens: weights once, logits of the last, pairs up to the diagonal."""
+    weights, attention = prefill_parts(make_workload(), 3)
+    assert weights == Part(READ_ONCE, 2 * (15 * 304 + 3 * 40))
+    assert attention == Part(15 * CACHED, 3 * (1 + 2 + 3 + 4 + 5) * PAIR)
+
+
+def test_decode(make_workload: Callable[..., Workload]) -> None:
+    """Three steps of three sequences, which see 6, 7 and 8 tokens; weights once a step."""
+    weights, attention = decode_parts(make_workload(), 3)
+    assert weights == Part(3 * READ_ONCE, 3 * 2 * 3 * (304 + 40))
+    live = 3 * (6 + 7 + 8)
+    assert attention == Part(live * CACHED, live * PAIR)
+
+
+def test_one_output_token_has_no_decode(make_workload: Callable[..., Workload]) -> None:
+    """The first token comes from the prefill."""
+    parts = decode_parts(make_workload(output_tokens=1), 3)
+    assert all(part == Part(0, 0) for part in parts)
+
+
+def test_without_attention_there_are_only_weights(make_workload: Callable[..., Workload]) -> None:
+    """The mode that skips the operation keeps no cache either."""
+    workload = make_workload(mode="noattention")
+    assert prefill_parts(workload, 3) == prefill_parts(make_workload(), 3)[:1]
+    assert decode_parts(workload, 3) == decode_parts(make_workload(), 3)[:1]
+    assert working_set_bytes(workload, 3) == 388 * 4
+
+
+def test_a_shared_prefix_is_run_once(make_workload: Callable[..., Workload]) -> None:
+    """Six tokens for three sequences: one sequence's prefill, three sequences' logits."""
+    workload = make_workload(mode="hydragen", shared_tokens=6, input_tokens=0)
+    weights, attention = prefill_parts(workload, 3)
+    assert weights == Part(READ_ONCE, 2 * (6 * 304 + 3 * 40))
+    assert attention == Part(6 * CACHED, 21 * PAIR)
+
+
+def test_a_shared_prefix_is_read_once_a_step(make_workload: Callable[..., Workload]) -> None:
+    """All three sequences compute with it: operations as ever, its bytes once."""
+    workload = make_workload(mode="hydragen", shared_tokens=6, input_tokens=0)
+    _, attention = decode_parts(workload, 3)
+    assert attention.operations == 3 * (7 + 8 + 9) * PAIR
+    assert attention.bytes == (3 * 6 + 3 * (1 + 2 + 3)) * CACHED
+    assert working_set_bytes(workload, 3) == 388 * 4 + (6 + 3 * 4) * CACHED
+
+
+def test_copies_of_a_prefix_are_made_and_read_each(
+    make_workload: Callable[..., Workload],
+) -> None:
+    """Without sharing each sequence has its own copy."""
+    workload = make_workload(mode="hydragen_noshared", shared_tokens=6, input_tokens=0)
+    assert prefill_parts(workload, 3)[2] == Part(3 * 6 * CACHED, 0)
+    assert decode_parts(workload, 3)[1].bytes == 3 * (7 + 8 + 9) * CACHED
+    assert working_set_bytes(workload, 3) == 388 * 4 + 3 * (6 + 4) * CACHED
+
+
+def test_a_rolling_cache_bounds_what_is_attended(make_workload: Callable[..., Workload]) -> None:
+    """A window of three over a prompt of five: 1 + 2 + 3 + 3 + 3 pairs, then 3 a step."""
+    workload = make_workload(cache_tokens=3)
+    assert prefill_parts(workload, 1)[1] == Part(3 * CACHED, 12 * PAIR)
+    assert decode_parts(workload, 1)[1] == Part(9 * CACHED, 9 * PAIR)
+    assert working_set_bytes(workload, 2) == 388 * 4 + 2 * 3 * CACHED
+
+
+def test_a_rolling_cache_that_fills_while_decoding(make_workload: Callable[..., Workload]) -> None:
+    """A window of seven: steps see 6, 7 and 7 tokens."""
+    assert decode_parts(make_workload(cache_tokens=7), 1)[1].bytes == (6 + 7 + 7) * CACHED
+
+
+@pytest.mark.parametrize(
+    ("changes", "weight_bytes", "cache_bytes"),
+    [
+        ({"dtype": "bfloat16"}, 2.0, 2.0),
+        ({"dtype": "int8"}, 1.0, 1.0),
+        ({"dtype": "bfloat16", "options": (("kv_cache_quantization", "true"),)}, 2.0, 1.0),
+        ({"dtype": "bfloat16", "options": (("quantize_kv_cache", "true"),)}, 2.0, 1.0),
+        ({"dtype": "bfloat16", "options": (("quantization", "int4wo"),)}, 0.5, 2.0),
+    ],
+)
+def test_quantised_values_are_smaller(
+    make_workload: Callable[..., Workload],
+    changes: dict[str, object],
+    weight_bytes: float,
+    cache_bytes: float,
+) -> None:
+    """Weights and cache by the type, or by the quantisation that the document's flags name."""
+    weights, attention = prefill_parts(make_workload(**changes), 3)
+    assert weights.bytes == 344 * weight_bytes
+    assert attention.bytes == 15 * 8 * cache_bytes
+
+
+def test_every_workload_has_a_floor() -> None:
+    """All cells at both sizes: positive, and no shorter for twice the batch."""
+    ceilings = Ceilings(bandwidth=1e10, peak=1e11)
+    full = load_catalogue()
+    for workload in [*full, *smoke_catalogue(full)]:
+        if workload.kind in ("single_user", "multi_user", "generate", "shared"):
+            one, two = (
+                floor_s(prefill_parts(workload, b) + decode_parts(workload, b), ceilings)
+                for b in (4, 8)
+            )
+            assert 0 < one <= two
