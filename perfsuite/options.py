@@ -10,11 +10,11 @@ from typing import Any
 from perfsuite.devices import Device, parse_device
 from perfsuite.errors import OptionError
 from perfsuite.limits import Limit, parse_limits
-from perfsuite.statistics import DRIFT
 
 SCALES = ("smoke", "full")
-_SMOKE_BUDGET_S = 1.5
-_FULL_BUDGET_S = 60.0
+_BUDGET_S = {"smoke": 4.5, "full": 60.0}
+_AGAINST_BUDGET_S = {"smoke": 30.0, "full": 60.0}
+_SESSIONS = 6
 _PROCESSES = 5
 _TIMEOUT_S = 600.0
 MARKER_WORDS = ("workloads", "limits", "budget", "processes", "timeout")
@@ -35,7 +35,11 @@ class Options:
     budget_s: float
     processes: int
     timeout_s: float
-    drift: float  # relative standard deviation of this machine's level between sessions
+    drift: float | None  # standard deviation of this machine's level between sessions, if said
+    sessions: int  # of a calibration
+    calibrate: bool
+    against: str | None
+    self_test: float | None  # share of its time by which every engine is slowed
     strict: bool
     require_measured: bool
     model: Path | None
@@ -83,10 +87,14 @@ def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> O
         baselines=_folders(command.get("baselines") or ini.get("baselines") or [], root),
         limits=parse_limits(_pair("--perf-limit", text) for text in command.get("limit") or ()),
         ini_limits=parse_limits(_pair("perf_limits", text) for text in ini.get("limits") or ()),
-        budget_s=_positive("--perf-budget", _first(command, ini, "budget", _budget(scale))),
+        budget_s=_positive("--perf-budget", _first(command, ini, "budget", _budget(command, scale))),
         processes=_count("--perf-processes", _first(command, ini, "processes", _PROCESSES)),
         timeout_s=_positive("--perf-timeout", _first(command, ini, "timeout", _TIMEOUT_S)),
-        drift=_percent("--perf-drift", _first(command, ini, "drift", f"{DRIFT[device.kind]:%}")),
+        drift=_share("--perf-drift", _first(command, ini, "drift", None)),
+        sessions=_count("--perf-sessions", _first(command, ini, "sessions", _SESSIONS)),
+        calibrate=_calibrates(command),
+        against=_against(command),
+        self_test=_share("--perf-self-test", command.get("self_test")),
         strict=bool(command.get("strict") or ini.get("strict")),
         require_measured=_required(_first(command, ini, "require", "")),
         model=_model(command.get("model"), root),
@@ -140,8 +148,34 @@ def _first(command: Mapping[str, Any], ini: Mapping[str, Any], name: str, defaul
     return ini.get(name) or default
 
 
-def _budget(scale: str) -> float:
-    return _SMOKE_BUDGET_S if scale == "smoke" else _FULL_BUDGET_S
+def _budget(command: Mapping[str, Any], scale: str) -> float:
+    return (_AGAINST_BUDGET_S if command.get("against") else _BUDGET_S).get(scale, 0.0)
+
+
+# Two ways to compare, or a comparison and an acceptance, whose results would contradict each other.
+_EXCLUSIVE = (
+    ("calibrate", "against"), ("calibrate", "self_test"), ("calibrate", "in_process"),
+    ("against", "save"), ("against", "save_new"), ("against", "save_force"),
+    ("against", "in_process"), ("self_test", "save"), ("self_test", "save_new"),
+    ("self_test", "save_force"),
+)  # fmt: skip
+
+
+def _calibrates(command: Mapping[str, Any]) -> bool:
+    for one, other in _EXCLUSIVE:
+        if command.get(one) not in (None, False) and command.get(other) not in (None, False):
+            flags = " and ".join(f"--perf-{name.replace('_', '-')}" for name in (one, other))
+            raise OptionError(f"{flags} contradict each other: drop one of the two")
+    if command.get("sessions") is not None and not command.get("calibrate"):
+        raise OptionError("--perf-sessions has no effect without --perf-calibrate")
+    return bool(command.get("calibrate"))
+
+
+def _against(command: Mapping[str, Any]) -> str | None:
+    text = command.get("against")
+    if text is not None and not text.strip():
+        raise OptionError("--perf-against: expected a git revision, a directory or an interpreter")
+    return text
 
 
 def _save_mode(command: Mapping[str, Any]) -> tuple[str, bool]:
@@ -188,7 +222,10 @@ def _positive(option: str, value: Any) -> float:
     return number
 
 
-def _percent(option: str, value: Any) -> float:
+def _share(option: str, value: Any) -> float | None:
+    """A share from per cent, None where nothing was said."""
+    if value is None:
+        return None
     text = str(value).strip()
     try:
         number = float(text.removesuffix("%")) if text.endswith("%") else -1.0

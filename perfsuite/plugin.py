@@ -43,8 +43,9 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "accepted loss of a metric, like time:5%%, ttft:3.5%% or ttft:5%%+2ms (both must be"
         " exceeded); kinds: time, throughput, memory, count; may be repeated")}),
     ("--perf-budget", "perf_budget", {"metavar": "SECONDS", "help": (
-        "measuring time of one test over all its processes (default: 1.5 at smoke scale, 60 at"
-        " full)")}),
+        "most measuring time of one test, over all its processes and looks (default: 4.5 at smoke"
+        " scale, 60 at full; 30 and 60 with --perf-against); a clear case ends after a part of"
+        " it")}),
     ("--perf-processes", "perf_processes", {"metavar": "N", "help": (
         "processes that each test is measured in (default: 5); the spread between processes is what"
         " the interval of a ratio is made of")}),
@@ -52,8 +53,20 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "longest silence of a measuring process before it is ended and the test fails (default:"
         " 600)")}),
     ("--perf-drift", "perf_drift", {"metavar": "PERCENT", "help": (
-        "standard deviation of this machine's level between sessions (default: 10%% on cpu, 2%% on"
-        " accelerators); a loss that it could explain is UNSURE")}),
+        "standard deviation of this machine's level between sessions, where it is known and nobody"
+        " calibrated it; without either a loss below a factor of 2 is UNSURE at most")}),
+    ("--perf-calibrate", "perf_calibrate", {"action": "store_true", "default": None, "help": (
+        "measure every test in several sessions of fresh processes; write the machine's spread and"
+        " the smallest changes it can show beside the baselines, where verdicts use it")}),
+    ("--perf-sessions", "perf_sessions", {"metavar": "N", "help": (
+        "sessions of --perf-calibrate (default: 6)")}),
+    ("--perf-against", "perf_against", {"metavar": "BASE", "help": (
+        "compare with another state measured in turn in this very run, in place of stored"
+        " baselines: a git revision, a directory with another checkout, or another Python"
+        " interpreter")}),
+    ("--perf-self-test", "perf_self_test", {"metavar": "PERCENT", "help": (
+        "slow every engine by this share of its time and pass exactly the tests whose gate turns"
+        " red; with 0%% those whose gate stays green")}),
     ("--perf-strict", "perf_strict", {"action": "store_true", "default": None, "help": (
         "fail also what is UNSURE, NEW, FOREIGN or GONE: for CI with complete baselines")}),
     ("--perf-require", "perf_require", {"metavar": "measured", "help": (
@@ -84,6 +97,7 @@ _INI = (
     ("perf_processes", "string", "default of --perf-processes"),
     ("perf_timeout", "string", "default of --perf-timeout, seconds"),
     ("perf_drift", "string", "default of --perf-drift, like 3%"),
+    ("perf_sessions", "string", "default of --perf-sessions"),
     ("perf_strict", "bool", "default of --perf-strict"),
     ("perf_require", "string", "default of --perf-require"),
 )

@@ -19,7 +19,12 @@ WORKLOAD = "llama3_8b and single_user and i16 and measured"
 
 CONFTEST = """
 import os, time
+import perfsuite.environment
 import pytest
+
+# A busy machine must change no outcome here.
+perfsuite.environment.OTHERS_LIMIT = perfsuite.environment.STEAL_LIMIT = 100.0
+perfsuite.environment.PACE_LIMIT = 100.0
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_perf_engines():
@@ -32,7 +37,7 @@ if fault:
     decode, layers = TorchLlama.decode, TorchLlama._layers
 
     def slowed(self, step):
-        end = time.perf_counter() + 0.02
+        end = time.perf_counter() + 0.2
         while time.perf_counter() < end:
             pass
         return decode(self, step)
@@ -70,7 +75,7 @@ def gate(folder: Path, *options: str, fault: str = "") -> tuple[int, str, list[d
 
 
 def test_a_slowed_and_a_broken_engine_turn_red(folder: Path) -> None:
-    """Recorded once; 20 ms in every decode step is WORSE in what it touches, wrong outputs VOID."""
+    """Recorded once; 200 ms in every decode step is WORSE in what it touches, wrong outputs VOID."""
     status, text, results = gate(folder, "-k", WORKLOAD, "--perf-save-force")
     assert status == 0, text
     figures = {row["figure"].split("/")[0]: row for row in results[0]["rows"]}
