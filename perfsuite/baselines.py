@@ -3,12 +3,17 @@
     baselines/<machine class or static target>/<suite>.json
 
     format 1   {"format": 1, "machine": ..., "suite": ..., "entries": {key: entry}}
-               entry = {"test", "date", "commit", "toolchain", "config", "figures"}
-               figures = {"<metric id>" or "<metric id>@<part>": {"unit", "processes": [...]}}
+               entry = {"test", "date", "commit", "toolchain", "config", "figures", "history",
+                        "best"}
+               figures = {"<metric id>" or "<metric id>@<part>": {"unit", "processes": [...],
+                          "sessions": [5, 5]}}
+               history = [{"date", "commit", "figures": {figure: level}}], oldest first
+               best    = {figure: {"value", "date", "commit"}}
 
-`processes` holds one median for each process; raw samples are not kept here. Floats have five
-significant digits and keys are sorted, so that a review shows what moved. A file that cannot be
-read stays as it is. Files are replaced whole, under a lock, by one process.
+`processes` holds one median for each process; raw samples are not kept here. `sessions` says how
+many of them belong to each session, where there was more than one. Floats have five significant
+digits and keys are sorted, so that a review shows what moved. A file that cannot be read stays as
+it is. Files are replaced whole, under a lock, by one process.
 """
 
 from __future__ import annotations
@@ -23,10 +28,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from perfsuite import history
 from perfsuite.devices import slug
 from perfsuite.errors import BaselineError
+from perfsuite.history import Best, Save
 from perfsuite.metrics import METRICS, refusal
 
 FORMAT = 1
@@ -60,6 +68,23 @@ class Entry:
     toolchain: str
     config: Mapping[str, Any]
     figures: Mapping[str, Sequence[float]]  # figure name -> one value for each process
+    sessions: Mapping[str, Sequence[int]] = field(default_factory=dict)  # figure -> its processes'
+    history: Sequence[Save] = ()  # every save that is remembered, oldest first
+    best: Mapping[str, Best] = field(default_factory=dict)  # figure -> the best ever accepted
+
+    @property
+    def saves(self) -> list[str]:
+        """The dates of the saves that are remembered, oldest first."""
+        return [save.date for save in self.history] or [self.date]
+
+    def levels(self, figure: str) -> list[float]:
+        """The accepted levels of a figure, oldest first, the present one last.
+
+        A save that did not accept this figure has none: there may be fewer levels than `saves`.
+        """
+        if self.history:
+            return [save.figures[figure] for save in self.history if figure in save.figures]
+        return [median(self.figures[figure])] if figure in self.figures else []
 
 
 @dataclass
@@ -160,6 +185,9 @@ def _entry(path: Path, text: str, key: str, value: Any) -> Entry:
             **{name: _typed(value, name, str) for name in ("test", "date", "commit", "toolchain")},
             config=_typed(value, "config", dict),
             figures={name: _figure(name, figure) for name, figure in value["figures"].items()},
+            sessions={name: _sessions(name, figure) for name, figure in value["figures"].items()},
+            history=[_save(save) for save in _typed(value, "history", list)],
+            best={name: _best(name, at) for name, at in _typed(value, "best", dict).items()},
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as problem:
         place = text.find(json.dumps(key, ensure_ascii=False))
@@ -176,13 +204,38 @@ def _typed(value: Mapping[str, Any], name: str, kind: type) -> Any:
 
 def _figure(name: str, figure: Mapping[str, Any]) -> list[float]:
     values = list(figure["processes"])
-    if not values or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+    if not values:
         raise ValueError(f"{name}: expected numbers, found {values}")
+    return [_number(name, value) for value in values]
+
+
+def _number(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected numbers, found {value!r}")
     of = METRICS.get(name.partition("@")[0])
-    reasons = [refusal(of, v) for v in values] if of else []
-    if any(reasons):
-        raise ValueError(next(reason for reason in reasons if reason))
-    return values
+    reason = refusal(of, value) if of else None
+    if reason:
+        raise ValueError(reason)
+    number: float = value
+    return number
+
+
+def _sessions(name: str, figure: Mapping[str, Any]) -> list[int]:
+    """How many of a figure's processes belong to each session."""
+    processes = len(figure["processes"])
+    counts = list(figure.get("sessions", [processes]))
+    if any(type(n) is not int or n < 1 for n in counts) or sum(counts) != processes:
+        raise ValueError(f"{name}: sessions {counts} are no parts of {processes} processes")
+    return counts
+
+
+def _save(save: Mapping[str, Any]) -> Save:
+    levels = {name: _number(name, level) for name, level in save["figures"].items()}
+    return Save(_typed(save, "date", str), _typed(save, "commit", str), levels)
+
+
+def _best(name: str, at: Mapping[str, Any]) -> Best:
+    return Best(_number(name, at["value"]), _typed(at, "date", str), _typed(at, "commit", str))
 
 
 def _broken(path: Path, problem: str, line: int = 0) -> BaselineError:
@@ -220,7 +273,8 @@ def save(
     """Take entries (key text -> the file's entry) into one file; returns it and what changed.
 
     mode "all" replaces figures that were measured, "new" adds missing ones only. Entries and
-    figures that are not given stay. The old file or the new one is there at every moment.
+    figures that are not given stay, and what was accepted goes on the entry's history. The old
+    file or the new one is there at every moment.
     Raises BaselineError when the file is broken, read-only or the disk is full.
     """
     path = folder / machine / file_name(suite)
@@ -230,35 +284,64 @@ def save(
         changed = [key for key, entry in entries.items() if _take(kept, key, entry, mode)]
         if changed:
             document = {"format": FORMAT, "machine": machine, "suite": suite, "entries": kept}
-            _replace(path, dump(document))
+            replace_file(path, dump(document))
     return path, changed
 
 
 def _take(entries: dict[str, Any], key: str, entry: Mapping[str, Any], mode: str) -> bool:
-    old = entries.get(key)
-    if old is None:
-        entries[key] = dict(entry)
-        return True
-    fresh = {n: f for n, f in entry["figures"].items() if mode == "all" or n not in old["figures"]}
-    if not fresh:
+    old = entries.get(key, {})
+    had = old.get("figures", {})
+    fresh = {n: f for n, f in entry["figures"].items() if mode == "all" or n not in had}
+    if old and not fresh:
         return False
-    head = entry if mode == "all" else old
-    entries[key] = {**head, "figures": {**old["figures"], **fresh}}
+    head = entry if mode == "all" or not old else old
+    past = _remembered(old, _as_save(entry, fresh))
+    entries[key] = {**head, "figures": {**had, **fresh}, **past}
     return True
 
 
+def _remembered(old: Mapping[str, Any], save: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry's history and best with one save more; an entry without a history is its first."""
+    first = _as_save(old, old.get("figures", {}))
+    past = old.get("history") or ([first] if old else [])
+    best = {**history.better({}, first), **old.get("best", {})}
+    return {"history": history.longer(past, save), "best": history.better(best, save)}
+
+
+def _as_save(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:
+    # shortened as in the file, or the same level would be a new best
+    levels = {name: as_stored(median(figure["processes"])) for name, figure in figures.items()}
+    head = {name: entry.get(name, "") for name in ("date", "commit")}
+    return {**head, "figures": levels}
+
+
+# What a review reads as one: a figure, a save, a best.
+_LINES = ({"processes", "unit"}, {"commit", "date", "figures"}, {"commit", "date", "value"})
+
+
 def dump(document: Mapping[str, Any]) -> str:
-    """JSON for git: sorted keys, short floats, a figure with its numbers on one line."""
-    text = json.dumps(as_stored(document), indent=1, sort_keys=True, ensure_ascii=False)
-    # a line break stands between brackets and what they hold, and never inside a string
-    text = re.sub(r"(\[)\n\s*([^\[\]{}\"]+?)\n\s*(\])", _one_line, text)
-    figure = r"(\{)\n\s*(\"processes\": \[[^\n]*)\n\s*(\"unit\"[^\n]*)\n\s*(\})"
-    return re.sub(figure, _one_line, text) + "\n"
+    """JSON for git: sorted keys, short floats; a figure, a save and a list of numbers on a line."""
+    return _text(as_stored(document), "\n") + "\n"
 
 
-def _one_line(match: re.Match[str]) -> str:
-    opening, *inner, closing = match.groups()
-    return opening + re.sub(r",\s+", ", ", " ".join(inner)) + closing
+def _text(value: Any, line: str) -> str:
+    """JSON whose lines begin with `line`, a line break and the indentation of the value."""
+    if not value or not isinstance(value, dict | list) or _is_one_line(value):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    inner = line + " "
+    if isinstance(value, list):
+        return f"[{inner}" + f",{inner}".join(_text(part, inner) for part in value) + f"{line}]"
+    parts = [
+        f"{json.dumps(name, ensure_ascii=False)}: {_text(value[name], inner)}"
+        for name in sorted(value)
+    ]
+    return f"{{{inner}" + f",{inner}".join(parts) + f"{line}}}"
+
+
+def _is_one_line(value: Mapping[str, Any] | Sequence[Any]) -> bool:
+    if isinstance(value, Mapping):
+        return value.keys() - {"sessions"} in _LINES
+    return not any(isinstance(part, str | dict | list) for part in value)
 
 
 def as_stored(value: Any) -> Any:
@@ -272,7 +355,8 @@ def as_stored(value: Any) -> Any:
     return value
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all; BaselineError when it is read-only or the disk is full."""
     if path.exists() and not path.stat().st_mode & 0o222:
         raise BaselineError(
             f"{path}: is read-only; nothing was saved. Make it writable and run again."

@@ -18,6 +18,7 @@ class Conversation(Protocol):
     """Where a perf fixture reports to."""
 
     first: bool  # whether this is the process that also checks outputs and takes memory
+    slow: float | None  # share of its time by which what is measured is slowed, if it is
 
     def blocks(self, part: str, block: Callable[[], Block]) -> None:
         """Run blocks for as long as they are wanted."""
@@ -32,8 +33,8 @@ class Conversation(Protocol):
 class PipeConversation:
     """A worker's side: blocks are run one by one as the pytest process asks."""
 
-    def __init__(self, pipe: Pipe, first: bool) -> None:
-        self._pipe, self.first = pipe, first
+    def __init__(self, pipe: Pipe, first: bool, slow: float | None = None) -> None:
+        self._pipe, self.first, self.slow = pipe, first, slow
 
     def blocks(self, part: str, block: Callable[[], Block]) -> None:
         """Announce readiness, then answer until told to stop."""
@@ -53,8 +54,8 @@ class InProcessConversation:
 
     first = True
 
-    def __init__(self, budget_s: float) -> None:
-        self._budget_s = budget_s
+    def __init__(self, budget_s: float, slow: float | None = None) -> None:
+        self._budget_s, self.slow = budget_s, slow
         self.measured: dict[str, Measured] = {}
         self.void_reason = ""
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from perfsuite import boot
 from perfsuite.errors import WorkerLost
 from perfsuite.pipe import Pipe, PipeClosed, Silence
 from perfsuite.sampling import Measured, take_blocks
+from perfsuite.trees import Side
 from perfsuite.worker import PIPE_VARIABLE
 
-# sys.path is set before anything of the project is imported, so that the worker sees the same
-# files as the pytest process whatever way that one was started. perfsuite itself is imported by
-# pytest, which has to see it first to rewrite its assertions.
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    " import pytest; sys.exit(pytest.main(sys.argv[2:]))"
-)
 _LOG_LINES = 12
 _FAREWELL_S = 10.0
 
@@ -39,6 +33,7 @@ class ItemRun:
     benchmark: dict[str, Any] | None = None
     void: str = ""
     reports: list[dict[str, Any]] = field(default_factory=list)
+    origins: list[list[str]] = field(default_factory=list)  # [module, file] of the project's
 
     @property
     def failure(self) -> dict[str, Any] | None:
@@ -60,41 +55,49 @@ class Order:
     first: bool
     budget_s: float
     timeout_s: float
+    slow: float | None = None  # share of its time by which what is measured is slowed, if it is
 
 
 class Crew:
-    """As many worker processes as have been asked for; number 0 is the first."""
+    """As many worker processes of one side as have been asked for; number 0 is the first."""
 
-    def __init__(self, arguments: Callable[[int], Sequence[str]], folder: Path) -> None:
-        self._arguments, self._folder = arguments, folder
+    def __init__(
+        self, arguments: Callable[[int], Sequence[str]], folder: Path, side: Side | None = None
+    ) -> None:
+        self._arguments, self._folder, self._side = arguments, folder, side
         self._workers: dict[int, Worker] = {}
 
-    def prepare(self, count: int, timeout_s: float) -> None:
-        """Start the first `count` workers side by side; returns when all have collected.
+    def prepare(self, numbers: Iterable[int], timeout_s: float) -> None:
+        """Start these workers side by side; returns when all have collected.
 
         One that does not come up is told by `run`, which is where its test fails.
         """
-        self._start(count)
-        for number in range(count):
+        wanted = [self.worker(number) for number in numbers]
+        for worker in wanted:
             with suppress(WorkerLost):
-                self._workers[number].wait_until_ready(timeout_s)
+                worker.wait_until_ready(timeout_s)
 
-    def _start(self, count: int) -> None:
-        for number in range(count):
-            if number not in self._workers:
-                self._workers[number] = Worker(self._arguments(number), self._folder)
+    def worker(self, number: int) -> Worker:
+        """The worker of this number, started when it is first asked for."""
+        if number not in self._workers:
+            self._workers[number] = Worker(self._arguments(number), self._folder, self._side)
+        return self._workers[number]
 
     def run(self, number: int, order: Order) -> ItemRun:
         """Run one test in one worker; WorkerLost when it dies or hangs, and a new one next time."""
-        self._start(number + 1)
-        worker = self._workers[number]
+        worker = self.worker(number)
         try:
             worker.wait_until_ready(order.timeout_s)
             return worker.run(order)
         except BaseException:
-            worker.kill()
-            del self._workers[number]
+            self.drop(number)
             raise
+
+    def drop(self, number: int) -> None:
+        """End one worker at once; the next time that it is asked for it is a new one."""
+        worker = self._workers.pop(number, None)
+        if worker is not None:
+            worker.kill()
 
     def close(self) -> None:
         """Ask all to end, then make sure of it."""
@@ -109,17 +112,17 @@ class Crew:
 class Worker:
     """One worker process and the pipe to it."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(self, arguments: Sequence[str], folder: Path, side: Side | None = None) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         self._ready = False
         their_read, our_write = os.pipe()
         our_read, their_write = os.pipe()
         self._pipe = Pipe(our_read, our_write)
-        path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
         fds = (their_read, their_write)
         environment = _environment() | {PIPE_VARIABLE: f"{their_read},{their_write}"}
+        environment |= {boot.VARIABLE: _start(side)}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, path, "-p", "perfsuite.worker", *arguments],
+            [*_command(side), "-p", "perfsuite.worker", *arguments],
             cwd=folder, pass_fds=fds, start_new_session=True, env=environment,
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -134,15 +137,29 @@ class Worker:
 
     def run(self, order: Order) -> ItemRun:
         """One test, from its set-up to its tear-down."""
+        run = self.begin(order)
+        while (part := self.until_ready()) is not None:
+            run.measured[part] = Measured(blocks=self._blocks(order))
+        return run
+
+    def begin(self, order: Order) -> ItemRun:
+        """Start one test; what it answers is gathered in the value returned."""
         self._tell({
             "do": "run", "nodeid": order.nodeid, "next": order.following, "first": order.first,
+            "slow": order.slow,
         })  # fmt: skip
-        run = ItemRun()
+        self._order, self._run = order, ItemRun()
+        return self._run
+
+    def until_ready(self) -> str | None:
+        """Until the test asks for its next part to be measured; None when it has ended."""
+        order, run = self._order, self._run
         while True:
             answer = self._hear(order.timeout_s, "running the test")
             match answer.pop("say"):
                 case "ready":
-                    run.measured[answer["part"]] = Measured(blocks=self._blocks(order))
+                    part: str = answer["part"]
+                    return part
                 case "measured":
                     call = run.measured.setdefault(answer["part"], Measured())
                     call.once, call.facts = answer["once"], answer["facts"]
@@ -151,28 +168,45 @@ class Worker:
                 case "void":
                     run.void = answer["reason"]
                 case "missing":
-                    raise WorkerLost(self._missing(order, answer["items"]))
+                    raise NotCollected(self._missing(order, answer["items"]))
                 case _:
-                    run.reports = answer["reports"]
-                    return run
+                    run.reports, run.origins = answer["reports"], answer.get("origins", [])
+                    return None
 
     def _blocks(self, order: Order) -> list[dict[str, float]]:
-        def block() -> dict[str, float]:
-            self._tell({"do": "block"})
-            figures: dict[str, float] = self._hear_block(order)["figures"]
-            return figures
-
         taken: list[dict[str, float]] = []
-        with suppress(_BlockFailed):
-            taken = take_blocks(block, order.budget_s, time.monotonic)
-            self._tell({"do": "stop"})
+        with suppress(BlockFailed):
+            taken = take_blocks(self.block, order.budget_s, time.monotonic)
+            self.stop()
         return taken
+
+    def block(self) -> dict[str, float]:
+        """One block of the part that is ready; BlockFailed when the test answers otherwise."""
+        self._tell({"do": "block"})
+        figures: dict[str, float] = self._hear_block(self._order)["figures"]
+        return figures
+
+    def stop(self) -> None:
+        """No more blocks of this part."""
+        self._tell({"do": "stop"})
+
+    def pause(self) -> None:
+        """Stop every thread of the process and its children until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # its death is told where its answer is awaited
+            os.killpg(self._process.pid, number)
 
     def _hear_block(self, order: Order) -> dict[str, Any]:
         answer = self._hear(order.timeout_s, "measuring a block")
         if answer["say"] != "block":  # the engine raised: what it says belongs to the run
             self._pushed_back = answer
-            raise _BlockFailed
+            raise BlockFailed
         return answer
 
     _pushed_back: dict[str, Any] | None = None
@@ -221,6 +255,7 @@ class Worker:
 
     def dismiss(self) -> None:
         """Ask it to end."""
+        self.resume()
         self._tell({"do": "quit"})
 
     def end(self, deadline: float) -> None:
@@ -238,8 +273,26 @@ class Worker:
         self._log.close()
 
 
-class _BlockFailed(Exception):
-    """A block ended in something else than figures."""
+def _command(side: Side | None) -> list[str]:
+    """How a worker of this side starts; another Python may lack the entry point of perfsuite."""
+    if side is None or side.interpreter is None:
+        return [sys.executable, "-P", boot.__file__]
+    return [str(side.interpreter), "-P", boot.__file__, "-p", "perfsuite.plugin"]
+
+
+def _start(side: Side | None) -> str:
+    """What its boot script is told; sys.path as it is now, whatever way this run was started."""
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    same_python = side is None or side.interpreter is None
+    return boot.start(path, side.subject if side else None, same_python=same_python)
+
+
+class BlockFailed(Exception):
+    """A block ended in something else than figures: what, `until_ready` tells."""
+
+
+class NotCollected(WorkerLost):
+    """The worker does not have the test."""
 
 
 # glibc moves its threshold for mapping memory with every large block that is freed, so that one

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from perfsuite.errors import OptionError
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
+_UUIDS = ("GPU-", "MIG-")
 _SPEC = re.compile(r"(auto|cpu|cuda|tpu)(?::(\d+))?")
 
 
@@ -52,31 +53,62 @@ def absence(device: Device) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Card:
+    """A GPU as the driver shows it; `address` is its PCI bus id or the UUID that chose it."""
+
+    address: str
+    model: str
+
+
 def gpu_models() -> list[str]:
     """The model of each NVIDIA GPU that the driver shows and CUDA_VISIBLE_DEVICES leaves."""
-    cards = sorted(_GPUS.glob("*/information")) if _GPUS.is_dir() else []
-    models = [_gpu_model(card) for card in cards]
+    return [card.model for card in _visible_cards()]
+
+
+def gpu_address(device: Device) -> str | None:
+    """The PCI bus id or the UUID of this GPU, None where only CUDA knows which one it is.
+
+    CUDA counts the fastest first unless CUDA_DEVICE_ORDER says PCI_BUS_ID: among equal models that
+    is the order of the bus as well.
+    """
+    cards = _visible_cards()
+    if device.index >= len(cards):
+        return None
+    address = cards[device.index].address
+    by_uuid = address.startswith(_UUIDS)
+    ordered = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    return address if by_uuid or ordered or len({card.model for card in _cards()}) == 1 else None
+
+
+def _visible_cards() -> list[_Card]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return models
-    return _visible(models, [word.strip() for word in visible.split(",")])
+        return _cards()
+    return _visible(_cards(), [word.strip() for word in visible.split(",")])
 
 
-def _visible(models: list[str], words: list[str]) -> list[str]:
+def _visible(cards: list[_Card], words: list[str]) -> list[_Card]:
     """The GPUs that these words leave, in their order; CUDA stops at the first it cannot use."""
-    kept: list[str] = []
+    kept: list[_Card] = []
     for word in words:
-        if word.startswith(("GPU-", "MIG-")) and len(kept) < len(models):
-            kept.append(models[len(kept)])  # which one has this UUID only the driver knows
-        elif word.isdecimal() and int(word) < len(models):
-            kept.append(models[int(word)])
+        if word.startswith(_UUIDS) and len(kept) < len(cards):
+            # which one has this UUID only the driver knows
+            kept.append(replace(cards[len(kept)], address=word))
+        elif word.isdecimal() and int(word) < len(cards):
+            kept.append(cards[int(word)])
         else:
             break
     return kept
 
 
-def _gpu_model(card: Path) -> str:
-    found = re.search(r"^Model:\s*(.+)$", card.read_text(), re.MULTILINE)
+def _cards() -> list[_Card]:
+    files = sorted(_GPUS.glob("*/information")) if _GPUS.is_dir() else []
+    return [_Card(file.parent.name, _gpu_model(file)) for file in files]
+
+
+def _gpu_model(file: Path) -> str:
+    found = re.search(r"^Model:\s*(.+)$", file.read_text(), re.MULTILINE)
     return found[1].strip() if found else "NVIDIA GPU"
 
 
@@ -126,7 +158,13 @@ def _cpu_model() -> str:
     except OSError:
         return platform.processor() or "unknown"
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or "unknown"
+    return found[1] if found else _arm_model(text) or platform.processor() or "unknown"
+
+
+def _arm_model(cpuinfo: str) -> str:
+    """`arm-0x41-0xd0c`: ARM's kernel names the maker and the part by number, and no model."""
+    found = re.findall(r"^CPU (?:implementer|part)\s*:\s*(\w+)$", cpuinfo, re.MULTILINE)
+    return "-".join(["arm", *found[:2]]) if found else ""
 
 
 def last_level_cache_bytes() -> int:

@@ -9,17 +9,22 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from perfsuite.devices import visible_cpus
+from perfsuite import gpu_state, machine_state
+from perfsuite.devices import Device, visible_cpus
 
 _PACKAGES = ("torch", "jax", "jaxlib", "triton", "numpy", "vllm")
 OTHERS_LIMIT = 0.25  # share of all processors that other processes may use
 STEAL_LIMIT = 0.05  # share of time that the hypervisor may take
+FREQUENCY_LIMIT = 0.10  # share by which the processors' frequency may fall meanwhile
 PACE_LIMIT = 0.04  # share that a probe of the machine may lose against the baseline's
+_SUSPENDED_S = 0.1  # the two clocks that tell are read one after the other
 
 
 def toolchain() -> str:
@@ -68,28 +73,85 @@ def together(disturbances: Sequence[Disturbance]) -> Disturbance:
     return Disturbance(1 - left, "; ".join(disturbance.text for disturbance in disturbances))
 
 
+@dataclass(frozen=True)
+class _Moment:
+    """The counters and the readings of one moment."""
+
+    wall_s: float
+    own_s: float
+    busy_s: float
+    steal_s: float
+    asleep_s: float
+    readings: dict[str, Any]
+
+    @staticmethod
+    def now(device: Device) -> _Moment:
+        on_gpu = device.kind == "cuda"  # looked at first: its clocks fall as soon as it is idle
+        gpu = {"gpu": gpu_state.look(device, _pids_of_this_run)} if on_gpu else {}
+        readings = machine_state.look() | gpu
+        own, (busy, steal) = _own_seconds(), _machine_seconds()
+        asleep = machine_state.asleep_s()
+        return _Moment(time.monotonic(), own, busy, steal, asleep, readings)
+
+
 class Surroundings:
-    """What other processes used between `start` and `disturbance`.
+    """What the machine did beside the measurement, from here until its end is first asked for.
 
     The own share is this process, its children and their children; the rest of the machine's busy
-    time is others'. Measured from the kernel's counters, so it costs nothing meanwhile.
+    time is others'. Counters and sensors are read at the two ends, so it costs nothing meanwhile.
     """
 
-    def __init__(self) -> None:
-        self._own_start = _own_seconds()
-        self._busy_start, self._steal_start = _machine_seconds()
-        self._wall_start = time.monotonic()
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._start = _Moment.now(device)
+
+    @cached_property
+    def _end(self) -> _Moment:
+        return _Moment.now(self._device)
 
     def disturbance(self) -> Disturbance | None:
-        """What disturbed the measurement since the start, None where nothing did."""
-        wall = time.monotonic() - self._wall_start
-        if wall < 0.2:  # the kernel counts in ticks of 10 ms: shorter spans say nothing
-            return None
-        busy, steal = _machine_seconds()
-        capacity = wall * visible_cpus()
-        others = (busy - self._busy_start) - (_own_seconds() - self._own_start)
-        stolen = min((steal - self._steal_start) / capacity, 1.0)
-        foreign = min(max(others, 0.0) / capacity, 1.0)
+        """What disturbed the measurement, None where nothing did."""
+        start, end = self._start.readings, self._end.readings
+        found = [
+            self._taken_by_others(),
+            _lower_frequency(start["cpu_mhz_highest"], end["cpu_mhz_highest"]),
+            self._suspended(),
+        ]
+        if self._device.kind == "cuda":
+            told = gpu_state.held_back(start["gpu"], end["gpu"], self._wall_s)
+            found += [Disturbance(share, text) for share, text in told]
+        disturbances = [disturbance for disturbance in found if disturbance]
+        return together(disturbances) if disturbances else None
+
+    def state(self) -> dict[str, Any]:
+        """Built-in types: the readings of both ends, and what happened between them."""
+        foreign, stolen = self._shares()
+        return {
+            "start": self._start.readings,
+            "end": self._end.readings,
+            "meanwhile": {
+                "seconds": round(self._wall_s, 3),
+                "others_share": round(foreign, 4),
+                "steal_share": round(stolen, 4),
+                "suspended_s": round(self._suspended_s(), 3),
+            },
+        }
+
+    @property
+    def _wall_s(self) -> float:
+        return self._end.wall_s - self._start.wall_s
+
+    def _shares(self) -> tuple[float, float]:
+        """(others', the hypervisor's) share of the processors' time."""
+        start, end = self._start, self._end
+        if self._wall_s < 0.2:  # the kernel counts in ticks of 10 ms: shorter spans say nothing
+            return 0.0, 0.0
+        capacity = self._wall_s * visible_cpus()
+        others = (end.busy_s - start.busy_s) - (end.own_s - start.own_s)
+        return _share(others / capacity), _share((end.steal_s - start.steal_s) / capacity)
+
+    def _taken_by_others(self) -> Disturbance | None:
+        foreign, stolen = self._shares()
         if stolen <= STEAL_LIMIT and foreign <= OTHERS_LIMIT:
             return None
         clauses = []
@@ -100,11 +162,32 @@ class Surroundings:
                            f"other processes used {foreign:.0%} of the processors")  # fmt: skip
         return Disturbance(min(stolen + foreign, 1.0), ", ".join(clauses))
 
+    def _suspended_s(self) -> float:
+        return max(self._end.asleep_s - self._start.asleep_s, 0.0)
+
+    def _suspended(self) -> Disturbance | None:
+        seconds = self._suspended_s()
+        if seconds <= _SUSPENDED_S:
+            return None
+        return Disturbance(1.0, f"the machine was suspended for {seconds:.1f} s")
+
+
+def _share(part: float) -> float:
+    return min(max(part, 0.0), 1.0)
+
+
+def _lower_frequency(start_mhz: float | None, end_mhz: float | None) -> Disturbance | None:
+    """A fall between two moments that each kept one processor busy: heat, power or others."""
+    loss = 1 - end_mhz / start_mhz if start_mhz and end_mhz else 0.0
+    if loss <= FREQUENCY_LIMIT:
+        return None
+    text = f"the processors' frequency fell by {loss:.0%}, from {start_mhz} to {end_mhz} MHz"
+    return Disturbance(loss, text)
+
 
 def _own_seconds() -> float:
-    me = psutil.Process(os.getpid())
     total = 0.0
-    for process in [me, *me.children(recursive=True)]:
+    for process in _family(psutil.Process()):
         try:
             times = process.cpu_times()
         except psutil.Error:
@@ -112,6 +195,20 @@ def _own_seconds() -> float:
         total += times.user + times.system
         total += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     return total
+
+
+def _pids_of_this_run() -> set[int]:
+    """Those of the process and its workers; under pytest-xdist all of the run's: they take turns.
+
+    An idle worker keeps its place on the GPU, so being there does not disturb.
+    """
+    me = psutil.Process()
+    first = me.parent() if "PYTEST_XDIST_WORKER" in os.environ else me
+    return {process.pid for process in _family(first or me)}
+
+
+def _family(first: psutil.Process) -> list[psutil.Process]:
+    return [first, *first.children(recursive=True)]
 
 
 def _machine_seconds() -> tuple[float, float]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from statistics import median
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from perfsuite.cases import Case
 from perfsuite.conversation import Conversation
@@ -21,6 +21,7 @@ from perfsuite.errors import OptionError, Void
 from perfsuite.procedures import MEASURED_KINDS, Call, Procedure, procedure
 from perfsuite.protocols import Engine
 from perfsuite.runtimes import loaded, resident, runtime
+from perfsuite.slowing import SlowedCalls, SlowedEngine, Spinning
 from perfsuite.workloads import Workload
 
 
@@ -29,6 +30,7 @@ class Perf:
 
     def __init__(self, case: Case | None, device: Device, conversation: Conversation) -> None:
         self._case, self._device, self._conversation = case, device, conversation
+        self._spinning = None if conversation.slow is None else Spinning(conversation.slow)
         self._parts: set[str] = set()
 
     def __call__(
@@ -78,15 +80,19 @@ class Perf:
         if tokens is not None and tokens < 1:
             raise OptionError(f"perf tokens={tokens!r}: expected a count above zero")
         tools = runtime(loaded())
-        subject = Call(function, time.perf_counter, wait or tools.wait, tokens)
-        return self._measure(name, subject, tools, dtype=None)
+        clock, wait = time.perf_counter, wait or tools.wait
+        if self._spinning is not None:
+            slowed = SlowedCalls(wait, self._spinning)
+            clock, wait = slowed.clock, slowed.wait
+        return self._measure(name, Call(function, clock, wait, tokens), tools, dtype=None)
 
     def _run(self, name: str, engine: Engine, workload: Workload) -> dict[str, float]:
         if workload.kind not in MEASURED_KINDS:
             raise OptionError(f"{workload.id}: nothing here measures the kind {workload.kind!r}")
         offer = self._case.offer if self._case is not None else None
         tools = runtime(getattr(offer, "framework", loaded()))
-        subject = procedure(engine, workload)
+        slowed = SlowedEngine(engine, self._spinning) if self._spinning is not None else engine
+        subject = procedure(cast("Engine", slowed), workload)
         verify = getattr(offer, "verify", None)
 
         def check() -> None:
@@ -107,20 +113,22 @@ class Perf:
         check()
         subject.warm_up()
         compiled = tools.compilations()
-        resettable = resident.reset_peak()
         watched = _Watched(subject)
-        before = tools.pace(self._device.name)[1]
+        before = tools.probes(self._device.name)
+        resettable = resident.reset_peak()
         self._conversation.blocks(name, watched.block)
-        pace, after = tools.pace(self._device.name)
         peak = resident.peak_bytes() if resettable else None
+        after = tools.probes(self._device.name)
         if tools.compilations() != compiled:
             count = tools.compilations() - compiled
             raise Void(f"{count} programs were compiled inside the timed part")
         subject.finish()
-        once = {pace: (before + after) / 2}
+        once = {probe: (before[probe] + after[probe]) / 2 for probe in before}
         if peak is not None:
             once["resident_memory/process_peak"] = float(peak)
         facts = subject.facts()
+        if self._spinning is not None:
+            facts["self_test"] = self._spinning.facts()
         if self._conversation.first:
             once |= self._memory(subject, tools)
             facts |= self._ceilings(tools, dtype)

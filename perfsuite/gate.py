@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from perfsuite import environment
+from perfsuite import calibration, environment
 from perfsuite.baselines import Baselines
-from perfsuite.crew import Crew, ItemRun, Order
+from perfsuite.contract import broken, facts_of, gist
+from perfsuite.crew import Crew, ItemRun
 from perfsuite.devices import last_level_cache_bytes
-from perfsuite.environment import Disturbance, Surroundings, together, toolchain
-from perfsuite.errors import WorkerLost
-from perfsuite.judging import Bench, differences, failure_message, rows, void
-from perfsuite.metrics import display, in_unit, metric
+from perfsuite.environment import Disturbance, together, toolchain
+from perfsuite.judging import (
+    Bench,
+    differences,
+    failure_message,
+    pair_rows,
+    rows,
+    slower_machine,
+    void,
+)
+from perfsuite.measurement import Measurement, take
+from perfsuite.metrics import METRICS, display, in_unit, metric
 from perfsuite.options import Options
+from perfsuite.pairing import Duel
 from perfsuite.plan import Plan
 from perfsuite.results import Result, Row
-from perfsuite.sampling import Measured, merge
 from perfsuite.shares import BEYOND, hides_in_cache, share
-from perfsuite.statistics import drift_allowance
-from perfsuite.turns import measuring, sharing
+from perfsuite.statistics import ALARMS, LOOKS, Spread, known_drift
 from perfsuite.verdict import FAILING, Verdict, fails
 from perfsuite.workloads import Published, load_published
-
-BENCHMARK = "benchmark_time/per_iteration"
 
 
 @dataclass
@@ -39,63 +44,68 @@ class Gate:
 
     options: Options
     crew: Crew
+    tests: int = 1  # measured tests of the run, over which its false alarms are divided
     baselines: Baselines = field(init=False)
     _toolchain: str = field(default_factory=toolchain)
     _published: dict[str, tuple[Published, ...]] | None = None
+    _spreads: dict[str, calibration.Spreads] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.baselines = Baselines(self.options.baselines)
 
     def run(self, plan: Plan, following: str | None) -> tuple[Result, list[ItemRun]]:
-        """Measure in the processes, alone on the device; judge; look twice at what got worse."""
-        result, runs = self._look(plan, following)
-        if self.options.save == "all" or not any(_is_doubtful(row) for row in result.rows):
-            return result, runs
-        second, runs = self._look(plan, following)
-        return _agreed(result, second), runs
-
-    def _look(self, plan: Plan, following: str | None) -> tuple[Result, list[ItemRun]]:
-        count = 1 if plan.is_static else plan.options.processes
-        with sharing():  # imports are work, which must not fall into another process's measurement
-            self.crew.prepare(count, plan.options.timeout_s)
-        with sharing() if plan.is_static else measuring(self.options.device):
-            surroundings, start = Surroundings(), time.monotonic()
-            runs = self._runs(plan, following, count)
-            seconds = time.monotonic() - start
-            disturbance = None if plan.is_static else surroundings.disturbance()
-        result = replace(self.judge(plan, _samples(runs), runs), seconds=seconds)
-        found = [d for d in (disturbance, _slower_machine(result)) if d]
-        return _doubted(result, together(found), drift_allowance(self.options.drift)), runs
-
-    def _runs(self, plan: Plan, following: str | None, count: int) -> list[ItemRun]:
-        runs: list[ItemRun] = []
-        for number in range(count):
-            order = Order(
-                nodeid=plan.nodeid,
-                following=following,
-                first=number == 0,
-                budget_s=plan.options.budget_s / count,
-                timeout_s=plan.options.timeout_s,
-            )
-            try:
-                runs.append(self.crew.run(number, order))
-            except WorkerLost as lost:
-                runs.append(ItemRun(void=str(lost)))
-            if runs[-1].void or runs[-1].failure or runs[-1].skip:
+        """Look in fresh processes, again while a figure is in doubt and more could settle it."""
+        measured = Measurement()
+        for look in range(1 if plan.is_static or self.options.save == "all" else len(LOOKS)):
+            more = take(self.crew, plan, following, self.options, look)
+            measured.extend(more, same_session=True)
+            result = self.judge(plan, measured, look)
+            if measured.has_ended or not any(row.may_settle for row in result.rows):
                 break
-        return runs
+        return result, measured.runs
 
-    def in_process(self, plan: Plan, run: ItemRun) -> Result:
-        """Judge what a test measured in this process."""
-        return self.judge(plan, _samples([run]), [run])
-
-    def judge(
-        self, plan: Plan, samples: dict[str, list[list[float]]], runs: list[ItemRun]
-    ) -> Result:
+    def judge(self, plan: Plan, measured: Measurement, look: int = 0) -> Result:
         """The result of a test from what its processes answered."""
-        facts = _facts(runs)
-        broken = _contract(runs, samples)
-        found = [void(broken)] if broken else rows(self._bench(plan), samples)
+        runs, samples = measured.runs, measured.samples()
+        reason = broken(runs, samples)
+        bench = replace(self._bench(plan), look=look)
+        slower = 1.0 if reason or plan.is_static else slower_machine(bench, samples)
+        disturbed = together([*_worst(measured.disturbances), *_slower(slower)])
+        bench = replace(
+            bench,
+            excuse=_excuse(together(_worst(measured.disturbances))),
+            slower=slower if 1 - 1 / slower > environment.PACE_LIMIT else 1.0,
+        )
+        found = [void(reason)] if reason else rows(bench, samples, measured.counts())
+        result = self._result(plan, runs, found, {} if reason else samples)
+        return replace(
+            result,
+            disturbance=disturbed.text,
+            seconds=measured.seconds,
+            machine_state=measured.state,
+        )
+
+    def judge_duel(self, plan: Plan, duel: Duel, base: str, look: int) -> Result:
+        """The result of a test that was measured in pairs with another tree."""
+        runs = [pair.head for pair in duel.pairs]
+        samples = Measurement([runs]).samples()
+        other = [pair.base for pair in duel.pairs]
+        missing = next((pair.missing for pair in duel.pairs if pair.missing), "")
+        reason = broken(runs, samples)
+        if not reason and not missing:
+            reason = next((run.void for run in other if run.void), "") or _failed_base(other, base)
+        bench = replace(self._bench(plan), look=look)
+        found = [void(reason)] if reason else pair_rows(bench, samples, duel.gathered(base))
+        if missing and not reason:
+            found = [replace(row, note=f"only here: {missing}") for row in found]
+        result = self._result(plan, runs, found, {} if reason else samples)
+        facts = {"against": base, "by_turns": all(pair.by_turns for pair in duel.pairs)}
+        return replace(result, seconds=duel.seconds, facts={**result.facts, **facts})
+
+    def _result(
+        self, plan: Plan, runs: Sequence[ItemRun], found: Sequence[Row], samples: dict[str, Any]
+    ) -> Result:
+        facts = facts_of(runs)
         return Result(
             nodeid=plan.nodeid,
             test=plan.test,
@@ -109,7 +119,7 @@ class Gate:
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             toolchain=self._toolchain,
             rows=tuple(self._with_ceiling(plan, row, facts) for row in found),
-            samples={} if broken else samples,
+            samples=samples,
             config=facts.get("config", {}),
             facts={name: value for name, value in facts.items() if name != "config"},
             stands_for=plan.case.workload.stands_for if plan.case else (),
@@ -118,8 +128,23 @@ class Gate:
 
     def _bench(self, plan: Plan) -> Bench:
         return Bench(
-            self.baselines, plan.machine, plan.suite, plan.key, plan.options.limits, self._toolchain
+            baselines=self.baselines,
+            machine=plan.machine,
+            suite=plan.suite,
+            key=plan.key,
+            limits=plan.options.limits,
+            toolchain=self._toolchain,
+            spreads=self._spreads_of(plan),
+            alarms=ALARMS / max(self.tests, 1),
         )
+
+    def _spreads_of(self, plan: Plan) -> Mapping[str, Spread]:
+        """What is known of the spread between sessions: stated, calibrated, or told by saves."""
+        if self.options.drift is not None:
+            return dict.fromkeys(METRICS, known_drift(self.options.drift))
+        if plan.machine not in self._spreads:
+            self._spreads[plan.machine] = calibration.find(self.baselines, plan.machine)
+        return self._spreads[plan.machine].get(plan.key.text, {})
 
     def _with_ceiling(self, plan: Plan, row: Row, facts: dict[str, Any]) -> Row:
         if plan.case is None or row.value is None:
@@ -150,68 +175,45 @@ class Gate:
         accepting = self.options.save == "all"
         failing = [
             row for row in result.rows
-            if fails(row.verdict, strict=self.options.strict, accepting=accepting)
+            if not row.waiver
+            and fails(row.verdict, strict=self.options.strict, accepting=accepting)
         ]  # fmt: skip
         if not failing:
-            return None
+            return "\n".join(result.expired) or None
         worst = max(failing, key=_gravity)
-        entry = self.baselines.find(plan.machine, plan.suite, plan.key)
-        return failure_message(
+        paired = self.options.against is not None
+        entry = None if paired else self.baselines.find(plan.machine, plan.suite, plan.key)
+        message = failure_message(
             worst,
             more=[row for row in failing if row is not worst],
             differs=differences(entry, self._toolchain, result.config),
             disturbed=result.disturbance,
-            accept=accepting_command(item, self.options),
+            remedy=remedy(item, self.options),
         )
+        return "\n".join([*result.expired, message])
 
 
-def _is_doubtful(row: Row) -> bool:
-    """A figure that noise could have made worse."""
-    return row.verdict is Verdict.WORSE and not metric(row.metric_id).exact
-
-
-def _slower_machine(result: Result) -> Disturbance | None:
+def _slower(factor: float) -> list[Disturbance]:
     """The machine's own pace against the one that the baseline was recorded at."""
-    paces = [row for row in result.rows if row.metric_id.startswith("machine_pace/")]
-    losses = [1 - row.value / row.baseline for row in paces if row.value and row.baseline]
-    loss = max(losses, default=0.0)
+    loss = 1 - 1 / factor
     if loss <= environment.PACE_LIMIT:
-        return None
-    return Disturbance(loss, f"the machine ran {loss:.0%} slower than for the baseline")
+        return []
+    return [Disturbance(loss, f"the machine ran {loss:.0%} slower than for the baseline")]
 
 
-def _doubted(result: Result, disturbance: Disturbance, drift: float) -> Result:
-    """What a disturbance and the drift between sessions can explain is UNSURE, not WORSE."""
-    found = [
-        replace(row, verdict=Verdict.UNSURE, note=_explanation(disturbance, drift))
-        if _is_doubtful(row)
-        and disturbance.slowed(row.ratio_low or 0) <= (row.limit or 0) * drift
-        else row
-        for row in result.rows
-    ]
-    return replace(result, rows=tuple(found), disturbance=disturbance.text)
+def _worst(found: Sequence[Disturbance]) -> list[Disturbance]:
+    """Of the looks at one test the most disturbed."""
+    return sorted(found, key=lambda disturbance: -disturbance.share)[:1]
 
 
-def _explanation(disturbance: Disturbance, drift: float) -> str:
-    cause = "the disturbance and drift" if disturbance.share else "drift"
-    return f"may be {cause} between sessions (x{drift:.2f}, see --perf-drift)"
+def _excuse(disturbed: Disturbance) -> float:
+    """The factor by which times grow when a share of the machine is taken away."""
+    return 1 / max(1 - disturbed.share, 1e-3)
 
 
-def _agreed(first: Result, second: Result) -> Result:
-    """The second look, where a loss counts only if both looks saw it."""
-    before = {row.figure: row for row in first.rows}
-    found = [_confirmed(before.get(row.figure), row) for row in second.rows]
-    return replace(second, rows=tuple(found), seconds=first.seconds + second.seconds)
-
-
-def _confirmed(first: Row | None, second: Row) -> Row:
-    if first is None or second.verdict is Verdict.VOID:
-        return second
-    if Verdict.WORSE in (first.verdict, second.verdict) and first.verdict is not second.verdict:
-        ratio = "" if first.ratio is None else f" ({first.ratio:.3f})"
-        seen = f"{first.verdict} at first{ratio}, {second.verdict} at a second look"
-        return replace(second, verdict=Verdict.UNSURE, note=seen)
-    return second
+def _failed_base(runs: Sequence[ItemRun], base: str) -> str:
+    text = next((run.failure["text"] for run in runs if run.failure), "")
+    return f"base, {base}: the test failed: {gist(text)}" if text else ""
 
 
 def _as_published(figure: Published) -> str:
@@ -221,8 +223,8 @@ def _as_published(figure: Published) -> str:
     return f"{figure.metric} {value} on {figure.hardware}{when} ({figure.source})"
 
 
-def accepting_command(item: pytest.Item, options: Options) -> str:
-    """The command that accepts this test's figures into the baselines that they were compared with.
+def remedy(item: pytest.Item, options: Options) -> str:
+    """The command that accepts this test's figures, or in a comparison the one that repeats it.
 
     It says --perf-device, because --device may be another plugin's.
     """
@@ -236,75 +238,11 @@ def accepting_command(item: pytest.Item, options: Options) -> str:
     started = item.config.invocation_params.dir
     if "baselines" in options.explicit:
         words += [f"--perf-baselines={os.path.relpath(f, started)}" for f in options.baselines]
+    last = "--perf-save" if options.against is None else f"--perf-against={options.against}"
+    purpose = "to accept" if options.against is None else "to repeat"
     file, colons, rest = item.nodeid.partition("::")  # relative to the root, not to where one is
     test = os.path.relpath(item.config.rootpath / file, started) + colons + rest
-    return shlex.join([*words, "--perf-save", test])
-
-
-def raise_worker_outcome(item: pytest.Item, runs: Sequence[ItemRun]) -> None:
-    """Skip or fail as the test did in its worker, with its output attached."""
-    for run in runs:
-        for report in run.reports:
-            for title, content in report["sections"]:
-                item.add_report_section("call", title.removeprefix("Captured "), content)
-    last = runs[-1]
-    if last.void:
-        return  # told by the verdict
-    if last.failure:
-        what = last.failure["text"] or "xfail is refused on a perf test"
-        pytest.fail(what, pytrace=False)
-    if last.skip:
-        pytest.skip(last.skip["text"])
-
-
-def _samples(runs: Sequence[ItemRun]) -> dict[str, list[list[float]]]:
-    measured: list[dict[str, Measured]] = []
-    for run in runs:
-        calls = dict(run.measured)
-        if run.benchmark and run.benchmark["data"]:
-            calls[""] = Measured(blocks=[{BENCHMARK: s} for s in run.benchmark["data"]])
-        measured.append(calls)
-    return merge(measured)
-
-
-def _facts(runs: Sequence[ItemRun]) -> dict[str, Any]:
-    if not runs or not runs[0].measured:
-        return {}
-    return next(iter(runs[0].measured.values())).facts
-
-
-def _contract(runs: Sequence[ItemRun], samples: dict[str, Any]) -> str:
-    """Why nothing of these runs may be used, or an empty string."""
-    last = runs[-1]
-    if last.void:
-        return last.void
-    if last.failure:
-        return "the test failed: " + _gist(last.failure["text"])
-    if last.skip:
-        return ""
-    if not samples:
-        return "the test ended without measuring anything: it never called perf(...)"
-    return _unequal_configurations(runs)
-
-
-def _gist(text: str) -> str:
-    """The line of a traceback that says what happened."""
-    lines = [line for line in text.strip().splitlines() if line.strip()] or [""]
-    errors = [line for line in lines if line.startswith("E  ")]
-    return (errors or lines)[0 if errors else -1].removeprefix("E").strip()
-
-
-def _unequal_configurations(runs: Sequence[ItemRun]) -> str:
-    """A word when an engine ran differently in two processes: their figures can't be pooled."""
-    for part, measured in runs[0].measured.items():
-        for run in runs[1:]:
-            other = run.measured.get(part, measured)
-            if other.facts.get("config") != measured.facts.get("config"):
-                return (
-                    "the engine's effective configuration differs between processes:"
-                    f" {measured.facts.get('config')} and {other.facts.get('config')}"
-                )
-    return ""
+    return f"{purpose}: {shlex.join([*words, last, test])}"
 
 
 def _beyond(row: Row, reached: float) -> str:

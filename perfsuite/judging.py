@@ -5,8 +5,9 @@ Knows baselines, but no clock and no process: what was measured comes in, what t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from perfsuite.baselines import Baselines, Entry, Key, as_stored, shown
@@ -14,22 +15,27 @@ from perfsuite.limits import Limit, limit_of
 from perfsuite.metrics import METRICS, Metric, display, ratio, refusal
 from perfsuite.results import Row
 from perfsuite.statistics import (
-    Interval,
+    ALARMS,
+    Sessions,
+    Spread,
+    compare,
+    compare_pairs,
     exact,
-    median_interval,
+    level_interval,
     process_medians,
-    ratio_interval,
 )
-from perfsuite.verdict import Judgement, Verdict, judge
+from perfsuite.verdict import Judgement, Verdict, judge, judge_exact
 
 Samples = Mapping[str, Sequence[Sequence[float]]]  # figure -> samples of each process
+PACE = "machine_pace/"
+_PACES = (f"{PACE}matrix_products", f"{PACE}interpreter_loop")
 _WIDEST = 200  # characters of a line of a message
 _VOID_END = "nothing of this test was used or saved"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a test's figures are looked up, and under which limits."""
+    """Where a test's figures are looked up, and under which limits and risks."""
 
     baselines: Baselines
     machine: str
@@ -37,16 +43,84 @@ class Bench:
     key: Key
     limits: Sequence[Mapping[str, Limit]]
     toolchain: str
+    spreads: Mapping[str, Spread] = field(default_factory=dict)  # figure or metric -> of sessions
+    alarms: float = ALARMS  # this test's part of the run's accepted false alarms
+    look: int = 0
+    excuse: float = 1.0  # the factor that other users of the machine explain
+    slower: float = 1.0  # the factor by which the machine's own pace was lower than the baseline's
+
+    def spread_of(self, figure: str) -> Spread | None:
+        """What is known of a figure's spread between sessions: its own, else its metric's."""
+        return self.spreads.get(figure) or self.spreads.get(figure.partition("@")[0])
 
 
-def rows(bench: Bench, samples: Samples) -> list[Row]:
+@dataclass(frozen=True)
+class Pairs:
+    """What pairs of processes in turn gave for one test: figure -> one value a pair."""
+
+    base: str  # the name of the other side
+    log_ratios: Mapping[str, Sequence[float]]  # of head / base, cost by cost
+    levels: Mapping[str, Sequence[float]]  # of base
+    only_base: Sequence[str] = ()
+
+
+def rows(
+    bench: Bench, samples: Samples, sessions: Mapping[str, Sequence[int]] | None = None
+) -> list[Row]:
     """One row for each figure, in the order in which they were measured.
 
-    A figure that the baseline holds and this run did not give is GONE: it must not pass unseen.
+    `sessions` says how many of a figure's processes belong to each session (all to one). A figure
+    that the baseline holds and this run did not give is GONE: it must not pass unseen.
     """
     entry = bench.baselines.find(bench.machine, bench.suite, bench.key)
-    found = [_row(bench, entry, figure, processes) for figure, processes in samples.items()]
+    judged = [f for f in samples if entry and f in entry.figures and _is_noisy(f)]
+    one = replace(bench, alarms=bench.alarms / max(len(judged), 1))
+    paces = {f: process_medians(p) for f, p in samples.items() if f.startswith(PACE)}
+    found = []
+    for figure, processes in samples.items():
+        counts = tuple((sessions or {}).get(figure, ()))
+        medians = process_medians(processes)
+        judgement = _judgement(one, figure, medians, counts, entry, paces)
+        found.append(_row(figure, processes, counts, judgement, entry))
     return found + _missing(entry, samples)
+
+
+def pair_rows(bench: Bench, samples: Samples, pairs: Pairs) -> list[Row]:
+    """One row for each figure of head, compared with base's in the same run."""
+    judged = [f for f in pairs.log_ratios if _is_noisy(f)]
+    part = bench.alarms / max(len(judged), 1)
+    found = []
+    for figure, processes in samples.items():
+        judgement = _pair_judgement(bench, figure, pairs, part)
+        base = pairs.levels.get(figure)
+        row = _row(figure, processes, (), judgement, None)
+        if base:
+            row = replace(row, baseline=median(base), baseline_file=pairs.base)
+        found.append(row)
+    note = f"{pairs.base} has this figure, this tree did not measure it"
+    return found + [Row(f, Verdict.GONE, note=note) for f in pairs.only_base]
+
+
+def _pair_judgement(bench: Bench, figure: str, pairs: Pairs, part: float) -> Judgement:
+    of = _metric(figure)
+    if not of.gated:
+        return Judgement(Verdict.SHOWN)
+    logs, base = pairs.log_ratios.get(figure), pairs.levels.get(figure)
+    if not logs or not base:
+        return Judgement(Verdict.NEW, reason=f"{pairs.base} does not give this figure")
+    limit = limit_of(of, *bench.limits).ratio(of, median(base))
+    if of.exact:
+        return judge_exact(math.exp(median(logs)), limit)
+    return judge(compare_pairs(logs, part, bench.look), limit, bench.excuse)
+
+
+def _is_noisy(figure: str) -> bool:
+    of = METRICS.get(figure.partition("@")[0])
+    return of is not None and of.gated and not of.exact
+
+
+def _metric(figure: str) -> Metric:
+    return METRICS[figure.partition("@")[0]]
 
 
 def _missing(entry: Entry | None, samples: Samples) -> list[Row]:
@@ -64,18 +138,19 @@ def void(reason: str) -> Row:
 
 
 def _row(
-    bench: Bench, entry: Entry | None, figure: str, processes: Sequence[Sequence[float]]
+    figure: str,
+    processes: Sequence[Sequence[float]],
+    counts: Sequence[int],
+    judgement: Judgement,
+    entry: Entry | None,
 ) -> Row:
-    of = METRICS[figure.partition("@")[0]]
-    medians = process_medians(processes)
-    # every sample counts: a median may hide an infinity, and one of NaN depends on the order
-    reasons = (refusal(of, sample) for row in processes for sample in row)
-    unusable = next((reason for reason in reasons if reason), None)
+    of = _metric(figure)
+    unusable = _unusable(of, processes)
     if unusable:
         return Row(figure=figure, verdict=Verdict.VOID, note=unusable)
-    level = exact(median(medians)) if of.exact else median_interval(medians)
+    medians = process_medians(processes)
+    level = exact(median(medians)) if of.exact else level_interval(medians)
     base = entry.figures.get(figure) if entry else None
-    judgement = _judgement(bench, of, figure, medians, entry)
     return Row(
         figure=figure,
         verdict=judgement.verdict,
@@ -83,11 +158,15 @@ def _row(
         low=level.low,
         high=level.high,
         processes=tuple(medians),
+        sessions=tuple(counts),
         samples=sum(len(row) for row in processes),
         ratio=judgement.ratio.estimate if judgement.ratio else None,
         ratio_low=judgement.ratio.low if judgement.ratio else None,
         ratio_high=judgement.ratio.high if judgement.ratio else None,
         limit=judgement.limit,
+        alarm=judgement.alarm,
+        detectable=judgement.detectable,
+        may_settle=judgement.may_settle,
         baseline=median(base) if base else None,
         baseline_file=shown(entry.file) if entry and base else "",
         baseline_date=entry.date if entry and base else "",
@@ -95,10 +174,22 @@ def _row(
     )
 
 
+def _unusable(of: Metric, processes: Sequence[Sequence[float]]) -> str | None:
+    # every sample counts: a median may hide an infinity, and one of NaN depends on the order
+    reasons = (refusal(of, sample) for row in processes for sample in row)
+    return next((reason for reason in reasons if reason), None)
+
+
 def _judgement(
-    bench: Bench, of: Metric, figure: str, medians: Sequence[float], entry: Entry | None
+    bench: Bench,
+    figure: str,
+    medians: Sequence[float],
+    counts: Sequence[int],
+    entry: Entry | None,
+    paces: Mapping[str, Sequence[float]],
 ) -> Judgement:
-    if not of.gated:
+    of = _metric(figure)
+    if not of.gated or _unusable(of, [medians]):
         return Judgement(Verdict.SHOWN)
     base = entry.figures.get(figure) if entry else None
     if entry is None or base is None:
@@ -107,18 +198,73 @@ def _judgement(
         reason = f"only comparable within one toolchain; the baseline's is {entry.toolchain}"
         return Judgement(Verdict.FOREIGN, reason=reason)
     limit = limit_of(of, *bench.limits)
-    judgement = judge(_ratio(of, medians, base), limit.ratio(of, median(base)))
-    if median(base) == 0 and limit.accepts_from_zero(median(medians)):
-        return replace(judgement, verdict=Verdict.SAME)
-    return judgement
-
-
-def _ratio(of: Metric, medians: Sequence[float], base: Sequence[float]) -> Interval:
+    accepted = limit.ratio(of, median(base))
     if of.exact:
-        return exact(ratio(of, median(medians), median(base)))
-    if of.kind == "throughput":
-        return ratio_interval(base, medians)
-    return ratio_interval(medians, base)
+        judgement = judge_exact(ratio(of, median(medians), median(base)), accepted)
+        if median(base) == 0 and limit.accepts_from_zero(median(medians)):
+            return replace(judgement, verdict=Verdict.SAME)
+        return judgement
+    return _compared(bench, figure, split(medians, counts), entry, paces, accepted)
+
+
+def _compared(
+    bench: Bench,
+    figure: str,
+    target: Sessions,
+    entry: Entry,
+    paces: Mapping[str, Sequence[float]],
+    limit: float,
+) -> Judgement:
+    of, spread = _metric(figure), bench.spread_of(figure)
+    base = split(entry.figures[figure], entry.sessions.get(figure, ()))
+    if spread is None or not spread.probe:
+        found = compare(costs(of, target), costs(of, base), spread, bench.alarms, bench.look)
+        return judge(found, limit, bench.excuse * bench.slower)
+    pace, then = paces.get(spread.probe, ()), entry.figures.get(spread.probe, ())
+    now, before = corrected(costs(of, target), pace), corrected(costs(of, base), then)
+    if not now or not before:
+        found = compare(costs(of, target), costs(of, base), None, bench.alarms, bench.look)
+        return judge(found, limit, bench.excuse * bench.slower)
+    judgement = judge(compare(now, before, spread, bench.alarms, bench.look), limit, bench.excuse)
+    words = f"corrected by {_metric(spread.probe).title}"
+    return replace(judgement, reason="; ".join(w for w in (words, judgement.reason) if w))
+
+
+def split(values: Sequence[float], counts: Sequence[int]) -> list[Sequence[float]]:
+    """The processes of each session; without counts all are of one."""
+    found, start = [], 0
+    for count in counts or (len(values),):
+        found.append(values[start : start + count])
+        start += count
+    return found
+
+
+def costs(of: Metric, sessions: Sessions) -> list[list[float]]:
+    """What rises when things get worse: times as they are, throughputs as their reciprocals."""
+    inverse = of.kind == "throughput"
+    return [[1 / v if inverse else v for v in session] for session in sessions]
+
+
+def corrected(sessions: Sessions, paces: Sequence[float]) -> list[list[float]]:
+    """Costs at the machine's pace of each process; empty where their numbers differ."""
+    if len(paces) != sum(map(len, sessions)):
+        return []
+    rest = iter(paces)
+    return [[cost * next(rest) for cost in session] for session in sessions]
+
+
+def slower_machine(bench: Bench, samples: Samples) -> float:
+    """The factor by which the machine's pace fell behind the baseline's, 1 at least.
+
+    By the matrix products where a framework can make them, else by the interpreter: what a memory
+    probe loses, others use, and they are seen in another way.
+    """
+    entry = bench.baselines.find(bench.machine, bench.suite, bench.key)
+    then = entry.figures if entry else {}
+    figure = next((probe for probe in _PACES if probe in samples and probe in then), None)
+    if figure is None:
+        return 1.0
+    return max(1.0, median(then[figure]) / median(process_medians(samples[figure])))
 
 
 def _unmatched(bench: Bench, entry: Entry | None, figure: str) -> Judgement:
@@ -168,22 +314,21 @@ def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[st
 
 
 def failure_message(
-    row: Row, *, more: Sequence[Row], differs: str, disturbed: str, accept: str
+    row: Row, *, more: Sequence[Row], differs: str, disturbed: str, remedy: str
 ) -> str:
-    """At most six lines: measured, baseline, ratio and limit, ceiling, differences, how to accept.
+    """At most six lines: measured, baseline, ratio and limit, ceiling, differences, the remedy.
 
     Each is cut to 200 characters, but for the command, which is there to be copied.
     """
     if row.verdict is Verdict.GONE:
-        return f"GONE: {row.figure}: {row.note}\nto accept: {accept}"
+        return f"GONE: {row.figure}: {row.note}\n{remedy}"
     if row.verdict is Verdict.VOID or row.value is None:
         return "\n".join([f"VOID: {_void_text(row.note)}", _VOID_END])
     of = METRICS[row.metric_id]
     lines = [f"{row.verdict}: {_name(row)} {_measured(row, of)}"]
     if row.baseline is not None:
-        lines.append(
-            f"baseline {display(of, row.baseline)}, {row.baseline_date[:10]}, {row.baseline_file}"
-        )
+        where = [row.baseline_date[:10], row.baseline_file]
+        lines.append(", ".join([f"baseline {display(of, row.baseline)}", *filter(None, where)]))
     if row.ratio is not None and row.limit is not None:
         lines.append(_ratio_line(row))
     context = [
@@ -196,7 +341,7 @@ def failure_message(
         lines.append("; ".join(part for part in context if part))
     if more:
         lines.append("also " + ", ".join(f"{_name(m)} {m.verdict}" for m in more))
-    return "\n".join([*map(_cut, lines), f"to accept: {accept}"])
+    return "\n".join([*map(_cut, lines), f"{remedy}"])
 
 
 def _void_text(note: str) -> str:
@@ -235,7 +380,10 @@ def _ratio_line(row: Row) -> str:
     span = ""
     if row.ratio_low != row.ratio_high:
         span = f" [{row.ratio_low:.3f}, {row.ratio_high:.3f}]"
-    return f"ratio {row.ratio:.3f}{span}, limit {row.limit:.3f} (above 1 is worse)"
+    beyond = ""
+    if row.alarm is not None and row.alarm > row.limit:
+        beyond = f", noise reaches {row.alarm:.3f}"
+    return f"ratio {row.ratio:.3f}{span}, limit {row.limit:.3f}{beyond} (above 1 is worse)"
 
 
 def _ceiling(row: Row) -> str:

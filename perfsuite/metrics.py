@@ -108,6 +108,12 @@ _ALL = (
         gated=False,
     ),
     Metric(
+        "machine_pace", "memory_copy", "copy pace", "throughput", "bytes/s",
+        "bytes copied / time within the memory of the device, on a CPU by one thread from beyond"
+        " its last-level cache, before and after the blocks",
+        gated=False,
+    ),
+    Metric(
         "machine_pace", "interpreter_loop", "loop pace", "throughput", "operations/s",
         "additions / time of a loop in the interpreter, before and after the blocks",
         gated=False,
@@ -188,6 +194,7 @@ def refusal(of: Metric, value: float) -> str | None:
 _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")),
     "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")),
+    "bytes/s": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1.0, "B/s")),
     "tokens/s": ((1e6, "Mtok/s"), (1e3, "ktok/s"), (1.0, "tok/s")),
     "operations/s": ((1e12, "Top/s"), (1e9, "Gop/s"), (1e6, "Mop/s"), (1.0, "op/s")),
     "operations": ((1e12, "Top"), (1e9, "Gop"), (1e6, "Mop"), (1.0, "op")),

@@ -10,14 +10,16 @@ from typing import Any
 from perfsuite.devices import Device, parse_device
 from perfsuite.errors import OptionError
 from perfsuite.limits import Limit, parse_limits
+from perfsuite.waivers import Waiver, of_marker
 
 SCALES = ("smoke", "full")
 _BUDGET_S = {"smoke": 4.5, "full": 60.0}
 _AGAINST_BUDGET_S = {"smoke": 30.0, "full": 60.0}
-_SESSIONS = 6
+_SESSIONS = 10
 _PROCESSES = 5
+_FIRST_PAIRS = 8  # fewer would say little: Student's t is wide for them
 _TIMEOUT_S = 600.0
-MARKER_WORDS = ("workloads", "limits", "budget", "processes", "timeout")
+MARKER_WORDS = ("workloads", "limits", "budget", "processes", "timeout", "waiver")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Marker:
     budget: float | None = None
     processes: int | None = None
     timeout: float | None = None
+    waiver: Waiver | None = None
 
 
 def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> Options:
@@ -87,8 +90,8 @@ def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> O
         baselines=_folders(command.get("baselines") or ini.get("baselines") or [], root),
         limits=parse_limits(_pair("--perf-limit", text) for text in command.get("limit") or ()),
         ini_limits=parse_limits(_pair("perf_limits", text) for text in ini.get("limits") or ()),
-        budget_s=_positive("--perf-budget", _first(command, ini, "budget", _budget(command, scale))),
-        processes=_count("--perf-processes", _first(command, ini, "processes", _PROCESSES)),
+        budget_s=_budget(command, ini, scale),
+        processes=_processes(command, ini),
         timeout_s=_positive("--perf-timeout", _first(command, ini, "timeout", _TIMEOUT_S)),
         drift=_share("--perf-drift", _first(command, ini, "drift", None)),
         sessions=_count("--perf-sessions", _first(command, ini, "sessions", _SESSIONS)),
@@ -139,6 +142,7 @@ def parse_marker(args: Sequence[object], kwargs: Mapping[str, Any]) -> Marker:
         timeout=_positive("perf marker: timeout", kwargs["timeout"])
         if "timeout" in kwargs
         else None,
+        waiver=of_marker(kwargs["waiver"]) if "waiver" in kwargs else None,
     )
 
 
@@ -148,8 +152,14 @@ def _first(command: Mapping[str, Any], ini: Mapping[str, Any], name: str, defaul
     return ini.get(name) or default
 
 
-def _budget(command: Mapping[str, Any], scale: str) -> float:
-    return (_AGAINST_BUDGET_S if command.get("against") else _BUDGET_S).get(scale, 0.0)
+def _budget(command: Mapping[str, Any], ini: Mapping[str, Any], scale: str) -> float:
+    default = (_AGAINST_BUDGET_S if command.get("against") else _BUDGET_S).get(scale, 0.0)
+    return _positive("--perf-budget", _first(command, ini, "budget", default))
+
+
+def _processes(command: Mapping[str, Any], ini: Mapping[str, Any]) -> int:
+    default = _FIRST_PAIRS if command.get("against") else _PROCESSES
+    return _count("--perf-processes", _first(command, ini, "processes", default))
 
 
 # Two ways to compare, or a comparison and an acceptance, whose results would contradict each other.

@@ -47,8 +47,8 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         " scale, 60 at full; 30 and 60 with --perf-against); a clear case ends after a part of"
         " it")}),
     ("--perf-processes", "perf_processes", {"metavar": "N", "help": (
-        "processes that each test is measured in (default: 5); the spread between processes is what"
-        " the interval of a ratio is made of")}),
+        "processes that each look at a test takes (default: 5), with --perf-against the pairs of"
+        " processes before the first look (default: 8); intervals are made of their spread")}),
     ("--perf-timeout", "perf_timeout", {"metavar": "SECONDS", "help": (
         "longest silence of a measuring process before it is ended and the test fails (default:"
         " 600)")}),
@@ -59,7 +59,7 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "measure every test in several sessions of fresh processes; write the machine's spread and"
         " the smallest changes it can show beside the baselines, where verdicts use it")}),
     ("--perf-sessions", "perf_sessions", {"metavar": "N", "help": (
-        "sessions of --perf-calibrate (default: 6)")}),
+        "sessions of --perf-calibrate (default: 10); few make every interval wide")}),
     ("--perf-against", "perf_against", {"metavar": "BASE", "help": (
         "compare with another state measured in turn in this very run, in place of stored"
         " baselines: a git revision, a directory with another checkout, or another Python"
@@ -143,8 +143,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; with --perf resolve everything that was said, or refuse."""
     config.addinivalue_line(
         "markers",
-        "perf(workloads=None, limits=None, budget=None, processes=None, timeout=None): a test that"
-        " is measured and compared under --perf; limits by metric like {'ttft': '5%+2ms'}",
+        "perf(workloads=None, limits=None, budget=None, processes=None, timeout=None, waiver=None):"
+        " a test that is measured and compared under --perf; limits by metric like"
+        " {'ttft': '5%+2ms'}, a waiver like {'reason': ..., 'owner': ..., 'until': '2026-12-31'}",
     )
     if not config.getoption("perf"):
         _refuse_without_perf(config)

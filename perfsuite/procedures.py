@@ -13,11 +13,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import Any, Protocol, cast
 
 from perfsuite.errors import Void
+from perfsuite.intervals import elapsed
 from perfsuite.prompts import prompts
 from perfsuite.protocols import Engine, SharedPrefixEngine, Step
 from perfsuite.workloads import Workload
@@ -82,8 +83,8 @@ class Generation:
             steps = [self.prefill()]
             steps += self._decoded(steps[0])
             self.engine.wait(steps[-1])
-            seconds = self.clock() - start
-        return seconds, self._counted(steps)
+            end = self.clock()
+        return elapsed(start, end), self._counted(steps)
 
     def phases(self) -> tuple[float, float]:
         """(seconds of prefill, seconds of decode), one wait at the end of each."""
@@ -96,7 +97,7 @@ class Generation:
             self.engine.wait(steps[-1])
             end = self.clock()
         self._counted(steps)
-        return between - start, end - between
+        return elapsed(start, between), elapsed(between, end) if self.decode_steps else 0.0
 
     def stamps(self) -> list[float]:
         """Seconds from the start to each token, a wait for each step."""
@@ -104,13 +105,13 @@ class Generation:
             start = self.clock()
             steps = [step := self.prefill()]
             self.engine.wait(step)
-            stamps = [self.clock() - start]
+            moments = [start, self.clock()]
             for _ in range(self.decode_steps):
                 steps.append(step := self.engine.decode(step))
                 self.engine.wait(step)
-                stamps.append(self.clock() - start)
+                moments.append(self.clock())
         self._counted(steps)
-        return stamps
+        return list(accumulate(elapsed(*pair) for pair in pairwise(moments)))
 
     def _decoded(self, step: Step) -> Iterator[Step]:
         for _ in range(self.decode_steps):
@@ -276,7 +277,8 @@ class _Batch(Generation):
             start = self.clock()
             step = self.prefill()
             self.engine.wait(step)
-            return self.clock() - start, step
+            end = self.clock()
+        return elapsed(start, end), step
 
 
 class BatchGeneration:
@@ -327,13 +329,13 @@ class Call:
         self._calls = 1
 
     def warm_up(self) -> None:
-        self._seconds()
-        while (seconds := self._seconds()) < _BLOCK_S and self._calls < 1_000_000:
+        self._span()
+        while (seconds := self._rough_s()) < _BLOCK_S and self._calls < 1_000_000:
             growth = _BLOCK_S / max(seconds, _BLOCK_S / 10)
             self._calls = max(self._calls + 1, math.ceil(self._calls * growth))
 
     def block(self) -> Figures:
-        each = self._seconds() / self._calls
+        each = elapsed(*self._span()) / self._calls
         figures = {"call_time/per_call": each}
         if self._tokens is not None:
             figures["call_throughput/tokens_per_call"] = self._tokens / each
@@ -348,7 +350,13 @@ class Call:
     def facts(self) -> dict[str, Any]:
         return {"calls_per_block": self._calls}
 
-    def _seconds(self) -> float:
+    def _rough_s(self) -> float:
+        """May be 0: while warming up, a block may still be too short for the clock to see."""
+        start, end = self._span()
+        return 0.0 if end == start else elapsed(start, end)
+
+    def _span(self) -> tuple[float, float]:
+        """The clock before and after a block's calls and their wait."""
         function, calls = self._function, range(self._calls)
         result: object = None
         with _quiet():
@@ -356,7 +364,7 @@ class Call:
             for _ in calls:
                 result = function()
             self._wait(result)
-            return self._clock() - start
+            return start, self._clock()
 
 
 _BY_KIND: dict[str, Callable[[Engine, Workload, Clock], Procedure]] = {

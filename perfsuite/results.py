@@ -16,7 +16,7 @@ class Row:
     figure: str  # metric id, with @part where a call or program was named
     verdict: Verdict
     value: float | None = None  # the middle of the processes' medians
-    low: float | None = None  # bounds of the value, 99 % one-sided each
+    low: float | None = None  # bounds of the value, 95 % one-sided each
     high: float | None = None
     processes: tuple[float, ...] = ()
     samples: int = 0
@@ -24,12 +24,21 @@ class Row:
     ratio_low: float | None = None
     ratio_high: float | None = None
     limit: float | None = None  # the largest ratio that is accepted
+    alarm: float | None = None  # the ratio from which this run says WORSE: noise reaches so far
+    detectable: float | None = None  # the smallest ratio that it would have seen, in 9 of 10 runs
+    may_settle: bool = False  # whether measuring in more processes could decide it
     baseline: float | None = None
     baseline_file: str = ""
     baseline_date: str = ""
     ceiling: float | None = None  # share of what the machine could do at best
     cached: bool = False  # the working set is near the last-level cache: the ceiling is no bound
     note: str = ""
+    sessions: tuple[int, ...] = ()  # how many of the processes belong to each session
+    waiver: str = ""  # until when, by whom and why this verdict fails no test
+    best: float | None = None  # the best level ever accepted, where and when
+    best_date: str = ""
+    best_commit: str = ""
+    drift: float | None = None  # the present level's ratio to the best, where beyond the limit
 
     @property
     def metric_id(self) -> str:
@@ -63,8 +72,11 @@ class Result:
     facts: Mapping[str, Any] = field(default_factory=dict)  # found batches, ceilings
     stands_for: tuple[str, ...] = ()
     disturbance: str = ""
+    machine_state: Mapping[str, Any] = field(default_factory=dict)  # of the measurement's two ends
     seconds: float = 0.0
     published: tuple[str, ...] = ()
+    waivers: Mapping[str, bool] = field(default_factory=dict)  # those of this test: still needed?
+    expired: tuple[str, ...] = ()  # waivers that no longer hold, which fails the test
 
     def as_dict(self) -> dict[str, Any]:
         """Built-in types only."""
@@ -74,10 +86,17 @@ class Result:
     def from_dict(values: Mapping[str, Any]) -> Result:
         """The inverse of `as_dict`, also after JSON."""
         rows = tuple(
-            Row(**{**row, "verdict": Verdict(row["verdict"]), "processes": tuple(row["processes"])})
+            Row(
+                **{
+                    **row,
+                    "verdict": Verdict(row["verdict"]),
+                    "processes": tuple(row["processes"]),
+                    "sessions": tuple(row["sessions"]),
+                }
+            )
             for row in values["rows"]
         )
-        texts = {name: tuple(values[name]) for name in ("stands_for", "published")}
+        texts = {name: tuple(values[name]) for name in ("stands_for", "published", "expired")}
         return Result(**{**values, **texts, "rows": rows})
 
     @property
@@ -87,4 +106,5 @@ class Result:
 
 
 def _row_dict(row: Row) -> dict[str, Any]:
-    return {**asdict(row), "verdict": row.verdict.value, "processes": list(row.processes)}
+    lists = {"processes": list(row.processes), "sessions": list(row.sessions)}
+    return {**asdict(row), "verdict": row.verdict.value, **lists}

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perfsuite import worker
+from perfsuite import waivers, worker
 from perfsuite.baselines import check_writable
 from perfsuite.cases import Case, cases, entry_point_offers
 from perfsuite.conversation import InProcessConversation
@@ -47,6 +48,8 @@ class Run:
     conversations: dict[str, InProcessConversation] = field(default_factory=dict)
     refusal: str = ""  # why nothing may be measured, found while tests were collected
     uncollected: list[str] = field(default_factory=list)  # what failed or skipped itself meanwhile
+    waivers: list[waivers.Waiver] = field(default_factory=list)  # of the folders of baselines
+    today: date = field(default_factory=lambda: datetime.now(UTC).date())
     _cases: dict[str | None, list[Case]] = field(default_factory=dict)
 
     def cases(self, pattern: str | None) -> list[Case]:
@@ -79,6 +82,8 @@ def start(config: pytest.Config) -> Run:
         run = Run(config, _options(config), worker.current(config))
         if run.options.save != "none" and run.worker is None:
             check_writable(run.options.baselines[0])
+        if run.worker is None:
+            run.waivers = waivers.read_all(run.options.baselines)
     except PerfError as problem:
         raise pytest.UsageError(str(problem)) from None
     _refuse_contradictions(config, run.options)
@@ -99,6 +104,13 @@ def _register(config: pytest.Config, run: Run) -> None:
         return
     measurer = Measurer(run)
     config.pluginmanager.register(measurer, "perfsuite-measurer")
+    if measurer.rounds is not None:
+        if is_xdist_controller(config) or is_xdist_worker(config):
+            raise pytest.UsageError(
+                "--perf-calibrate and --perf-against go over the whole suite in one process:"
+                " add -n 0 (tests are measured one at a time under pytest-xdist too)"
+            )
+        config.pluginmanager.register(measurer.rounds, "perfsuite-rounds")
     if run.options.in_process:
         config.pluginmanager.register(InProcess(measurer, run.options), "perfsuite-in-process")
     if not is_xdist_worker(config):

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perfsuite import self_test, waivers
 from perfsuite.benchmark_table import replay, silence_xdist
 from perfsuite.collecting import refuse_unusable
+from perfsuite.contract import raise_worker_outcome
 from perfsuite.conversation import InProcessConversation
 from perfsuite.crew import Crew, ItemRun
 from perfsuite.devices import absence
 from perfsuite.errors import PerfError
-from perfsuite.gate import Gate, raise_worker_outcome
+from perfsuite.gate import Gate
+from perfsuite.history import remembered
+from perfsuite.measurement import Measurement
 from perfsuite.options import Options
-from perfsuite.plan import Plan, is_perf, plan_of, uses_benchmark
+from perfsuite.plan import Plan, is_perf, marker_of, plan_of, uses_benchmark
 from perfsuite.results import Result
+from perfsuite.rounds import Calibration, Comparison, plans_of
+from perfsuite.slowing import slow_benchmark
 from perfsuite.turns import measuring, sharing
 from perfsuite.worker import benchmark_result
 
@@ -36,6 +43,9 @@ class Measurer:
         self._run, self._options = run, run.options
         self._crew = Crew(partial(worker_arguments, run), folder(run.config))
         self._gate = Gate(run.options, self._crew)
+        self.rounds: Calibration | Comparison | None = None
+        if run.options.calibrate or run.options.against is not None:
+            self.rounds = (Calibration if run.options.calibrate else Comparison)(run, self._gate)
         self._following: str | None = None
         self._first_verdicts: dict[str, str | None] = {}
         self._results: dict[str, Result] = {}
@@ -73,11 +83,13 @@ class Measurer:
             pytest.fail(f"{missing}, and --perf-require=measured was given", pytrace=False)
         if missing:
             pytest.skip(missing)
+        if plan.is_static and self._options.self_test is not None:
+            pytest.skip(self_test.SKIPPED)
         if not self._options.in_process:
             item.fixturenames[:] = ["benchmark"] if self._fills_benchmark_table(item) else []  # type: ignore[attr-defined]
         else:
-            budget = plan.options.budget_s
-            self._run.conversations[item.nodeid] = InProcessConversation(budget)
+            budget, slow = plan.options.budget_s, self._options.self_test
+            self._run.conversations[item.nodeid] = InProcessConversation(budget, slow)
 
     def _fills_benchmark_table(self, item: pytest.Item) -> bool:
         from perfsuite.run import is_xdist_worker
@@ -94,7 +106,7 @@ class Measurer:
             return True
         plan = plan_of(pyfuncitem, self._options)
         try:
-            result, runs = self._gate.run(plan, self._following)
+            result, runs = self._outcome(plan)
         except PerfError as problem:
             pytest.fail(str(problem), pytrace=False)
         benchmark = pyfuncitem.funcargs.get("benchmark")
@@ -106,6 +118,10 @@ class Measurer:
         self.conclude(pyfuncitem, plan, result)
         return True
 
+    def _outcome(self, plan: Plan) -> tuple[Result, list[ItemRun]]:
+        """Measured now, or in rounds over the whole suite before."""
+        return self.rounds.outcome(plan) if self.rounds else self._gate.run(plan, self._following)
+
     def judge_in_process(self, item: pytest.Item, plan: Plan) -> None:
         """Judge what a test measured in this process."""
         conversation = self._run.conversations[item.nodeid]
@@ -113,18 +129,40 @@ class Measurer:
         fixture = item.funcargs.get("benchmark") if uses_benchmark(item) else None  # type: ignore[attr-defined]
         if fixture is not None:
             run.benchmark = benchmark_result(fixture)
-        self.conclude(item, plan, self._gate.in_process(plan, run))
+        self.conclude(item, plan, self._gate.judge(plan, Measurement([[run]])))
 
     def conclude(self, item: pytest.Item, plan: Plan, result: Result) -> None:
         """Keep the result for the report, and fail the test when its verdict says so."""
+        result = self._with_what_was_accepted(item, plan, result)
         self._results[item.nodeid] = result
         for row in result.rows:
             if row.value is not None:
                 item.user_properties.append((f"perf {row.figure}", f"{row.value:.6g}"))
             item.user_properties.append((f"perf {row.figure} verdict", row.verdict.value))
-        message = self._gate.verdict_of(result, plan, item)
+            if row.waiver:
+                item.user_properties.append((f"perf {row.figure} waiver", row.waiver))
+        share = self._options.self_test
+        if share is None or result.is_void:
+            message = self._gate.verdict_of(result, plan, item)
+        else:
+            message = self_test.failure(result.rows, share)
         self._first_verdicts[item.nodeid] = message
         self._fail(message)
+
+    def _with_what_was_accepted(self, item: pytest.Item, plan: Plan, result: Result) -> Result:
+        """The waivers of a test, and the best that its baseline ever was; a self-test has none."""
+        options, run = self._options, self._run
+        if options.self_test is not None:
+            return result
+        own = marker_of(item).waiver
+        found = [replace(own, test=plan.nodeid, file=plan.test)] if own else []
+        found += [w for w in run.waivers if w.covers(names_of(plan), plan.key.engine)]
+        result = waivers.waived(result, found, run.today, strict=options.strict)
+        if options.against is not None:
+            return result
+        entry = self._gate.baselines.find(plan.machine, plan.suite, plan.key)
+        best = entry.best if entry else {}
+        return remembered(result, best, accepting=options.save == "all")
 
     def _fail(self, message: str | None) -> None:
         if message:
@@ -146,11 +184,14 @@ class Measurer:
             self._run.uncollected.append(report.nodeid)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Under pytest-xdist tell the controller which keys there are."""
+        """Count what will be measured; tell a controller of pytest-xdist which keys there are."""
+        plans = plans_of(session.items, self._run)
+        self._gate.tests = sum(not plan.is_static for plan in plans)
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
             output["perfsuite_keys"] = collected_keys(session.items, self._run)
             output["perfsuite_uncollected"] = self._run.uncollected
+            output["perfsuite_idle_waivers"] = idle_waivers(session.items, self._run)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
@@ -174,6 +215,7 @@ class InProcess:
         if not is_perf(pyfuncitem):
             return (yield)
         plan = plan_of(pyfuncitem, self._options)
+        slow_benchmark(pyfuncitem.funcargs.get("benchmark"), self._options.self_test)
         with sharing() if plan.is_static else measuring(self._options.device):
             outcome = yield
         self._measurer.judge_in_process(pyfuncitem, plan)
@@ -184,3 +226,15 @@ def collected_keys(items: list[pytest.Item], run: Run) -> list[list[str]]:
     """[machine, suite, key] of every perf test."""
     plans = [plan_of(item, run.options) for item in items if is_perf(item)]
     return [[plan.machine, plan.suite, plan.key.text] for plan in plans]
+
+
+def idle_waivers(items: list[pytest.Item], run: Run) -> list[int]:
+    """The waivers that are for no perf test, by their place in the run's list."""
+    plans = [plan_of(item, run.options) for item in items if is_perf(item)] if run.waivers else []
+    return waivers.idle(run.waivers, ((names_of(plan), plan.key.engine) for plan in plans))
+
+
+def names_of(plan: Plan) -> frozenset[str]:
+    """What a waiver may call a test: its node id, its name, its workload."""
+    own = {plan.nodeid, plan.key.workload}
+    return frozenset(own | ({plan.case.workload.id} if plan.case else set()))

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from perfsuite import calibration, self_test
 from perfsuite.baselines import Baselines, Entry, file_name, save, shown
+from perfsuite.calibration import path_of
+from perfsuite.cases import catalogue
 from perfsuite.collecting import REFUSAL
 from perfsuite.devices import machine_class, static_target
 from perfsuite.environment import commit
@@ -17,10 +20,11 @@ from perfsuite.errors import PerfError
 from perfsuite.metrics import METRICS
 from perfsuite.options import SCALES
 from perfsuite.plan import case_of, is_perf
-from perfsuite.report import json_file, markdown, terminal
-from perfsuite.results import Result
-from perfsuite.running import RESULT, collected_keys
+from perfsuite.report import advice, calibration_table, json_file, markdown, terminal
+from perfsuite.results import Result, Row
+from perfsuite.running import RESULT, collected_keys, idle_waivers
 from perfsuite.verdict import COMPARED, FAILING_WHEN_STRICT, Verdict
+from perfsuite.waivers import Waiver, of_gone
 
 if TYPE_CHECKING:
     from perfsuite.run import Run
@@ -40,6 +44,8 @@ class Reporter:
         self.gone: list[tuple[str, str]] = []  # (key, file)
         self._items: list[pytest.Item] = []
         self._collected: list[list[str]] = []  # by the processes of pytest-xdist
+        self._idle_waivers: list[int] = []  # likewise
+        self._waived_gone: list[Waiver] = []
         self._uncollected: list[str] = []  # files and classes that failed or skipped themselves
         self._deselected = False
         self._refusal = ""
@@ -54,10 +60,11 @@ class Reporter:
         """What is measured where, before anything runs."""
         o = self._options
         folders = ", ".join(shown(folder) for folder in o.baselines)
-        return [
+        first = (
             f"perf: {o.device.name}, {o.scale} scale, {o.processes} processes a test,"
             f" {o.budget_s:g} s each test; baselines: {folders}"
-        ]
+        )
+        return [first] if o.self_test is None else [first, self_test.header(o.self_test)]
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """A run with a selection can not know what is gone."""
@@ -84,13 +91,16 @@ class Reporter:
         if not self._collected:
             self._collected = output.get("perfsuite_keys", [])
             self._uncollected = output.get("perfsuite_uncollected", [])
+            self._idle_waivers = output.get("perfsuite_idle_waivers", [])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a result off its report; say how far the run is."""
         values = getattr(report, RESULT, None)
         if values is None:
             return
-        self._by_nodeid[report.nodeid] = Result.from_dict(values)  # of a rerun, the last
+        result, share = Result.from_dict(values), self._options.self_test
+        kept = result if share is None else self_test.marked(result, share)
+        self._by_nodeid[report.nodeid] = kept  # of a rerun, the last
         self._progress.step(self._run.config)
 
     @pytest.hookimpl(tryfirst=True)
@@ -109,6 +119,12 @@ class Reporter:
         if ended:
             failed |= self._look_for_gone(session)
             failed |= self._judge_run()
+            self._advise()
+            if self._options.calibrate:
+                failed |= self._calibrate()
+        if self._options.self_test is not None and self.results:
+            rows = [result.rows for result in self.results]
+            self.notes.append(self_test.summary(rows, self._options.self_test))
         failed |= self._write_files()
         if failed and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -161,6 +177,25 @@ class Reporter:
                 fresh[key] = {**entry, "figures": figures}
         return fresh
 
+    def _calibrate(self) -> bool:
+        """Write what the sessions showed of each machine class; True when that failed."""
+        tests = [r for r in self.results if r.tier == "measured" and not r.is_void]
+        for machine in sorted({result.machine for result in tests}):
+            of = [result for result in tests if result.machine == machine]
+            found, path = calibration.calibrate(of), path_of(self._options.baselines[0], machine)
+            base = self._options.sessions if self._options.save == "all" else 1
+            head = {"machine": machine, "date": of[0].date, "toolchain": of[0].toolchain,
+                    "commit": commit(self._run.config.rootpath)}  # fmt: skip
+            try:
+                if found:
+                    calibration.write(path, head, found)
+            except PerfError as problem:
+                self.notes.append(str(problem))
+                return True
+            told = calibration.findings(of, found, base)
+            self.notes += calibration_table.lines(told, path, self._options.sessions, base)
+        return False
+
     def _is_kept_out(self, result: Result) -> bool:
         return bool(result.disturbance) and not self._options.force
 
@@ -187,9 +222,7 @@ class Reporter:
 
     def _find_gone(self, session: pytest.Session) -> None:
         """Baselines without a test, where this run collected everything they came from."""
-        config = session.config
-        selected = self._deselected or any(config.getoption(name, None) for name in _SELECTING)
-        if selected or any("::" in argument for argument in config.args):
+        if self._selects(session.config):
             return
         collected = self._collected or collected_keys(self._items, self._run)
         known = {(machine, file_name(suite), key) for machine, suite, key in collected}
@@ -198,7 +231,18 @@ class Reporter:
         for machine in sorted({machine_class(device), static_target(device)}):
             for key, entry in Baselines(self._options.baselines).entries(machine):
                 if (machine, entry.file.name, key) not in known and self._ran_over(key, entry):
-                    self.gone.append((key, shown(entry.file)))
+                    self._take_gone(key, entry)
+
+    def _selects(self, config: pytest.Config) -> bool:
+        selected = self._deselected or any(config.getoption(name, None) for name in _SELECTING)
+        return selected or any("::" in argument for argument in config.args)
+
+    def _take_gone(self, key: str, entry: Entry) -> None:
+        self.gone.append((key, shown(entry.file)))
+        waiver = of_gone(self._run.waivers, key, entry.test, self._run.today)
+        if waiver is not None:
+            self._waived_gone.append(waiver)
+            self.notes.append(f"{Verdict.GONE}: {key}: {waiver.text}")
 
     def _ran_over(self, key: str, entry: Entry) -> bool:
         """Whether this run would have collected the test that a baseline came from."""
@@ -212,7 +256,8 @@ class Reporter:
     def _judge_run(self) -> bool:
         """Whether the run fails as a whole; notes say why."""
         failed = False
-        if self.gone and self._options.strict and Verdict.GONE in FAILING_WHEN_STRICT:
+        gone = len(self.gone) > len(self._waived_gone)
+        if gone and self._options.strict and Verdict.GONE in FAILING_WHEN_STRICT:
             self.notes.append("baselines without a test fail under --perf-strict")
             failed = True
         compared = sum(row.verdict in COMPARED for r in self.results for row in r.rows)
@@ -223,6 +268,33 @@ class Reporter:
             )
             failed = True
         return failed
+
+    def _advise(self) -> None:
+        """What drifted, what should be saved, which waivers are over."""
+        o = self._options
+        accepted = o.save == "all" or o.against is not None or o.self_test is not None
+        self.notes += advice.lines(self.results, accepted=accepted)
+        self.notes += [
+            f"{waiver.label} is for no test of this run: correct or remove it"
+            for waiver in self._idle()
+        ]
+
+    def _idle(self) -> list[Waiver]:
+        """Waivers without a test, where this run collected every test that they could be for."""
+        if self._uncollected or self._selects(self._run.config):
+            return []
+        places = self._idle_waivers if self._collected else idle_waivers(self._items, self._run)
+        found = [self._run.waivers[place] for place in places]
+        return [w for w in found if w not in self._waived_gone and self._would_collect(w)]
+
+    def _would_collect(self, waiver: Waiver) -> bool:
+        """Whether what it is for lies below this run's arguments, and is of this scale."""
+        config, (file, colons, _) = self._run.config, waiver.test.partition("::")
+        from_ini = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        if not from_ini and not _covers(config, file if colons else ""):
+            return False
+        (other,) = set(SCALES) - {self._options.scale}
+        return not any(waiver.covers({w.id}, waiver.engine) for w in catalogue(other))
 
     def _write_files(self) -> bool:
         failed = False
@@ -289,11 +361,14 @@ def file_entry(result: Result, revision: str) -> dict[str, Any]:
         "toolchain": result.toolchain,
         "config": dict(result.config),
         "figures": {
-            row.figure: {"unit": METRICS[row.metric_id].unit, "processes": _values(row.processes)}
-            for row in result.rows
-            if row.value is not None
+            row.figure: _figure(row) for row in result.rows if row.value is not None
         },
     }
+
+
+def _figure(row: Row) -> dict[str, Any]:
+    figure = {"unit": METRICS[row.metric_id].unit, "processes": _values(row.processes)}
+    return figure | ({"sessions": list(row.sessions)} if row.sessions else {})
 
 
 def _values(processes: Sequence[float]) -> list[float]:

@@ -1,11 +1,11 @@
-"""An interval of the ratio against its limit becomes a verdict with a reason. Pure."""
+"""A comparison against its limit becomes a verdict with a reason. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from perfsuite.statistics import Interval
+from perfsuite.statistics import Comparison, Interval
 
 
 class Verdict(StrEnum):
@@ -13,8 +13,8 @@ class Verdict(StrEnum):
 
     BETTER = "BETTER"  # the whole interval is beyond the limit on the good side
     SAME = "SAME"  # the whole interval is inside the limit
-    WORSE = "WORSE"  # the whole interval is beyond the limit
-    UNSURE = "UNSURE"  # the interval straddles the limit
+    WORSE = "WORSE"  # beyond the limit, and beyond what noise explains
+    UNSURE = "UNSURE"  # neither can be told
     VOID = "VOID"  # the contract was broken: no figure
     NEW = "NEW"  # no baseline has this key
     FOREIGN = "FOREIGN"  # only another machine class or definition has it
@@ -29,28 +29,62 @@ COMPARED = frozenset({Verdict.BETTER, Verdict.SAME, Verdict.WORSE, Verdict.UNSUR
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, and the ratio and the largest accepted ratio where there is a baseline."""
+    """A verdict; the ratio and the largest accepted ratio where there is a baseline."""
 
     verdict: Verdict
     ratio: Interval | None = None
     limit: float | None = None
+    alarm: float | None = None  # the ratio from which this comparison says WORSE
+    detectable: float | None = None  # the smallest ratio it would have seen
     reason: str = ""
+    may_settle: bool = False  # whether more processes could decide it
 
 
-def judge(ratio: Interval, limit: float) -> Judgement:
-    """The verdict for an interval of the ratio (below 1 is better) and the largest accepted ratio.
+def judge_exact(ratio: float, limit: float) -> Judgement:
+    """The verdict for figures without noise: any ratio beyond the limit counts."""
+    interval = Interval(ratio, ratio, ratio)
+    if ratio > limit:
+        return Judgement(Verdict.WORSE, interval, limit, alarm=limit, detectable=limit)
+    verdict = Verdict.BETTER if ratio < 1 / limit else Verdict.SAME
+    return Judgement(verdict, interval, limit, alarm=limit, detectable=limit)
 
-    SAME asks only that nothing got worse than the limit; BETTER that all of it got better by more
-    than the same factor.
+
+def judge(found: Comparison, limit: float, excuse: float = 1.0) -> Judgement:
+    """The verdict for a comparison (below 1 is better) and the largest accepted ratio.
+
+    `excuse` is the factor that a disturbance of this run alone explains. SAME asks only that
+    nothing got worse than the limit; BETTER that all of it got better by more than the same factor.
     """
-    if ratio.low > limit:
-        return Judgement(Verdict.WORSE, ratio, limit)
+    ratio, alarm = found.ratio, found.alarm(limit) * excuse
+    detectable = found.detectable(limit) * excuse
+
+    def verdict(name: Verdict, reason: str = "", *, may_settle: bool = False) -> Judgement:
+        return Judgement(name, ratio, limit, alarm, detectable, reason, may_settle)
+
+    if ratio.estimate > alarm:
+        return verdict(Verdict.WORSE)
     if ratio.high < 1 / limit:
-        return Judgement(Verdict.BETTER, ratio, limit)
+        return verdict(Verdict.BETTER)
     if ratio.high <= limit:
-        return Judgement(Verdict.SAME, ratio, limit)
-    reason = f"the interval {ratio.low:.3f}..{ratio.high:.3f} straddles the limit {limit:.3f}"
-    return Judgement(Verdict.UNSURE, ratio, limit, reason)
+        return verdict(Verdict.SAME)
+    unknown = not found.sessions_known
+    hopeless = unknown and ratio.low > limit
+    return verdict(
+        Verdict.UNSURE, _doubt(ratio, limit, alarm, detectable, unknown), may_settle=not hopeless
+    )
+
+
+def _doubt(
+    ratio: Interval, limit: float, alarm: float, detectable: float, unknown: bool
+) -> str:
+    if unknown and ratio.low > limit:
+        return (
+            f"beyond the limit here, but another session may explain up to {alarm:.2f}:"
+            " --perf-calibrate, three saves or --perf-against settle it"
+        )
+    if unknown:
+        return f"the interval {ratio.low:.3f}..{ratio.high:.3f} straddles the limit {limit:.3f}"
+    return f"noise reaches {alarm:.3f}; a change to {detectable:.3f} or more would have been seen"
 
 
 def fails(verdict: Verdict, *, strict: bool, accepting: bool) -> bool:

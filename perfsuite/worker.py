@@ -4,10 +4,10 @@ It is a pytest session with the options of the run, which collects the same test
 place of running them all, runs those it is told to, one at a time. A test runs up to its
 `perf(...)` call as always; from there the pytest process asks for blocks over the pipe.
 
-    told      {"do": "run", "nodeid", "next", "first"}   {"do": "block"}   {"do": "stop"}
+    told      {"do": "run", "nodeid", "next", "first", "slow"}   {"do": "block"}   {"do": "stop"}
     answered  {"say": "hello"}   {"say": "ready", "part"}   {"say": "block", "figures"}
               {"say": "measured", "part", "once", "facts"}   {"say": "void", "reason"}
-              {"say": "benchmark", ...}   {"say": "finished", "reports"}
+              {"say": "benchmark", ...}   {"say": "finished", "reports", "origins"}
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from typing import Any
 
 import pytest
 
+from perfsuite.boot import told_subject
 from perfsuite.conversation import PipeConversation
+from perfsuite.origins import loaded
 from perfsuite.pipe import Pipe, PipeClosed
+from perfsuite.slowing import slow_benchmark
 
 PIPE_VARIABLE = "PERFSUITE_WORKER_PIPE"  # "read,write": the file descriptors of the pipe
 
@@ -72,6 +75,7 @@ class WorkerSession:
     def __init__(self, pipe: QueuedPipe) -> None:
         self.pipe = pipe
         self.conversation: PipeConversation | None = None
+        self._subject = told_subject()  # now: a test may change the environment
         self._reports: list[dict[str, Any]] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -110,7 +114,7 @@ class WorkerSession:
             self.pipe.send({"say": "missing", "items": len(items)})
             return
         self._reports = []
-        self.conversation = PipeConversation(self.pipe, order["first"])
+        self.conversation = PipeConversation(self.pipe, order["first"], order.get("slow"))
         if self._announced not in (None, item.nodeid):
             # Another test than was announced: what was kept for that one goes first, as pytest
             # does it itself between two tests.
@@ -118,13 +122,20 @@ class WorkerSession:
         following = items.get(order["next"] or "")
         self._announced = following.nodeid if following else None
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        self.pipe.send({"say": "finished", "reports": self._reports})
+        self.pipe.send({"say": "finished", "reports": self._reports} | self._origins())
+
+    def _origins(self) -> dict[str, Any]:
+        """In a comparison: where the project's modules were loaded from."""
+        if self._subject is None:
+            return {}
+        return {"origins": loaded(self._subject, dict(sys.modules), sys.path)}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Any:
         """Tell what pytest-benchmark measured, once the function has returned."""
-        outcome = yield
         benchmark = pyfuncitem.funcargs.get("benchmark")
+        slow_benchmark(benchmark, self.conversation.slow if self.conversation else None)
+        outcome = yield
         if benchmark is not None:
             self.pipe.send({"say": "benchmark", **benchmark_result(benchmark)})
         return outcome

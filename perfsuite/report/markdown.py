@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from perfsuite.report.table import HEADER, cells, counts
-from perfsuite.results import Result
+from perfsuite.results import Result, Row
 from perfsuite.verdict import FAILING, Verdict
 
 _LARGEST_BYTES = 900_000  # GitHub cuts a step summary at 1 MiB
@@ -62,13 +62,19 @@ def _table(results: Sequence[Result]) -> Iterator[str]:
     from tabulate import tabulate
 
     body = [
-        [_escaped(_name(result)), *map(_escaped, cells(row))]
+        [_escaped(_name(result)), *map(_escaped, _cells(row))]
         for result in results
         for row in result.rows
     ]
     header = ("test", *HEADER)
     align = ("left", "left", *["right"] * (len(HEADER) - 2), "left")
     yield tabulate(body, header, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def _cells(row: Row) -> list[str]:
+    """The table's cells, with the waiver beside its verdict."""
+    *figures, verdict = cells(row)
+    return [*figures, f"{verdict}, {row.waiver}" if row.waiver else verdict]
 
 
 def _name(result: Result) -> str:

@@ -57,7 +57,12 @@ def _ceiling(row: Row) -> str:
 
 
 def counts(results: Sequence[Result], gone: int) -> str:
-    """`3 WORSE, 41 SAME, 2 NEW`: every verdict that occurred, worst first."""
+    """`3 WORSE (1 waived), 41 SAME, 2 NEW`: every verdict that occurred, worst first."""
     found = Counter(row.verdict for result in results for row in result.rows)
     found[Verdict.GONE] += gone
-    return ", ".join(f"{found[verdict]} {verdict}" for verdict in _ORDER if found[verdict])
+    waived = Counter(row.verdict for result in results for row in result.rows if row.waiver)
+    return ", ".join(
+        f"{found[verdict]} {verdict}" + (f" ({waived[verdict]} waived)" if waived[verdict] else "")
+        for verdict in _ORDER
+        if found[verdict]
+    )

@@ -36,6 +36,8 @@ def _table(results: Sequence[Result]) -> Iterator[str]:
         for row in result.rows:
             yield next(remaining)
             yield from (f"      {line}" for line in row.note.splitlines()[:_NOTE_LINES])
+            if row.waiver:
+                yield f"      {row.waiver}"
         yield from (f"      published: {text}" for text in result.published)
 
 

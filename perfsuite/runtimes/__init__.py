@@ -6,7 +6,8 @@ A runtime is a module with five functions:
     peak_memory(call, device)           bytes: (largest sum of live allocations, None if unknown)
     ceilings(device, dtype)             what the machine showed, a roofline.Ceilings or None
     compilations()                      how many programs have been compiled so far
-    pace(device)                        (metric id, operations/s) of a probe of a few milliseconds
+    probes(device)                      {metric id: operations/s or bytes/s} of short probes, some
+                                        25 ms together: what the machine can do at this moment
 """
 
 from __future__ import annotations

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from statistics import median
+
+from perfsuite.runtimes.host_probes import (
+    INTERPRETER_LOOP,
+    MEMORY_COPY,
+    interpreter_loop,
+    memory_copy,
+)
 
 
 def wait(result: object) -> None:
@@ -25,16 +30,6 @@ def compilations() -> int:
     return 0
 
 
-def pace(device: str) -> tuple[str, float]:
-    """Additions per second of a loop in the interpreter, the median of five runs."""
-    return "machine_pace/interpreter_loop", _ADDITIONS / median(_loop_s() for _ in range(5))
-
-
-_ADDITIONS = 20_000
-
-
-def _loop_s() -> float:
-    start, total = time.monotonic(), 0
-    for number in range(_ADDITIONS):
-        total += number
-    return time.monotonic() - start
+def probes(device: str) -> dict[str, float]:
+    """What the host shows without a framework: interpreting and copying."""
+    return {INTERPRETER_LOOP: interpreter_loop(), MEMORY_COPY: memory_copy()}

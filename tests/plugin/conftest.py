@@ -33,7 +33,7 @@ def spin(name):
 _CALM = """
 import perfsuite.environment
 perfsuite.environment.OTHERS_LIMIT = perfsuite.environment.STEAL_LIMIT = 100.0
-perfsuite.environment.PACE_LIMIT = 100.0
+perfsuite.environment.PACE_LIMIT = perfsuite.environment.FREQUENCY_LIMIT = 100.0
 """
 
 # An engine without a framework: the newest tokens are a list, a step takes as long as is planted.

@@ -19,6 +19,7 @@ import perfsuite
 from perfsuite import baselines
 from perfsuite.baselines import Baselines, Key, check_writable, dump, file_name, read, save
 from perfsuite.errors import BaselineError
+from perfsuite.history import Best
 
 MACHINE, SUITE = "cpu-model-2x-x86_64", "tests/test_a.py"
 TTFT = "time_to_first_token/prefill_until_first_token"
@@ -112,7 +113,7 @@ def test_a_configuration_without_end_can_be_read_back(tmp_path: Path) -> None:
 
 
 def valid() -> str:
-    """The text of a good file."""
+    """The text of a good file, of the time before entries had a history."""
     head = {"format": 1, "machine": MACHINE, "suite": SUITE}
     return dump({**head, "entries": {KEY.text: entry([0.01])}})
 
@@ -159,7 +160,6 @@ def test_a_broken_file_is_an_error_that_names_it_and_stays(
 ) -> None:
     """File, place and remedy; neither reading nor saving touches it."""
     path = saved(tmp_path, [0.01])
-    assert path.read_text() == valid()
     broken = change(valid())
     assert broken != valid()
     path.write_text(broken)
@@ -204,6 +204,170 @@ def test_figures_of_an_unknown_definition_are_kept(tmp_path: Path) -> None:
     saved(tmp_path, [-5.0], figure="time_to_first_token/redefined")
     saved(tmp_path, [0.01])
     assert found(tmp_path).figures == {"time_to_first_token/redefined": [-5.0], TTFT: [0.01]}
+
+
+# --- history ---
+
+
+def save_at(folder: Path, value: float, day: int, mode: str = "all", **changes: Any) -> Path:
+    """The file after a save of that day of January."""
+    date, commit = f"2026-01-{day:02}", f"c{day}"
+    return saved(folder, [value], mode=mode, date=date, commit=commit, **changes)
+
+
+def test_a_review_reads_a_save_and_a_best_on_a_line(tmp_path: Path) -> None:
+    """The whole text of an entry that was saved twice, of two sessions at last."""
+    save_at(tmp_path, 0.01, 1)
+    entry_of_two = entry([0.0101, 0.0102, 0.0103], date="2026-01-02", commit="c2")
+    entry_of_two["figures"][TTFT]["sessions"] = [1, 2]
+    path, _ = save(tmp_path, MACHINE, SUITE, {KEY.text: entry_of_two}, "all")
+    assert path.read_text().splitlines()[2:-5] == [
+        '  "test_a | measured": {',
+        '   "best": {',
+        f'    "{TTFT}": {{"commit": "c1", "date": "2026-01-01", "value": 0.01}}',
+        "   },",
+        '   "commit": "c2",',
+        '   "config": {',
+        '    "dtype": "float32"',
+        "   },",
+        '   "date": "2026-01-02",',
+        '   "figures": {',
+        f'    "{TTFT}": {{"processes": [0.0101, 0.0102, 0.0103], "sessions": [1, 2], "unit": "s"}}',
+        "   },",
+        '   "history": [',
+        f'    {{"commit": "c1", "date": "2026-01-01", "figures": {{"{TTFT}": 0.01}}}},',
+        f'    {{"commit": "c2", "date": "2026-01-02", "figures": {{"{TTFT}": 0.0102}}}}',
+        "   ],",
+        '   "test": "tests/test_a.py",',
+        '   "toolchain": "python 3.11.7"',
+        "  }",
+    ]
+
+
+def test_each_save_goes_on_the_history(tmp_path: Path) -> None:
+    """Levels and dates, oldest first; the level is the middle of the processes."""
+    for day, value in enumerate([0.01, 0.012, 0.011], start=1):
+        save_at(tmp_path, value, day)
+    saved(tmp_path, [0.02, 0.01, 0.09], date="2026-01-04")
+    back = found(tmp_path)
+    assert back.levels(TTFT) == [0.01, 0.012, 0.011, 0.02]
+    assert back.saves == ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]
+    assert back.best == {TTFT: Best(0.01, "2026-01-01", "c1")}
+    assert back.levels("peak_memory/allocator") == []
+
+
+def test_the_history_is_short_and_the_best_is_never_lost(tmp_path: Path) -> None:
+    """Thirty saves, the second of which was the best: twenty are kept, and that one."""
+    values = [0.011, 0.01, *(0.012 + 0.001 * i for i in range(28))]
+    for day, value in enumerate(values, start=1):
+        save_at(tmp_path, value, day)
+    back = found(tmp_path)
+    assert back.levels(TTFT) == pytest.approx(values[-20:])
+    assert back.best == {TTFT: Best(0.01, "2026-01-02", "c2")}
+
+
+def test_the_best_throughput_is_the_largest(tmp_path: Path) -> None:
+    """An equal one later is none; what is never judged and an unknown definition have no best."""
+    decode = "decode_throughput/decode_steps"
+    for day, value in enumerate([90.0, 100.0, 100.0, 95.0], start=1):
+        for figure in (decode, "resident_memory/process_peak", "decode_throughput/redefined"):
+            save_at(tmp_path, value, day, figure=figure)
+    assert found(tmp_path).best == {decode: Best(100.0, "2026-01-02", "c2")}
+
+
+def test_saving_new_starts_a_history_and_leaves_that_of_others(tmp_path: Path) -> None:
+    """A figure that an entry has not yet gets a save of its own; the old ones are not saved."""
+    save_at(tmp_path, 0.01, 1, mode="new")
+    both = entry([0.9], date="2026-01-02", commit="c2")
+    both["figures"][OPERATORS] = {"unit": "calls", "processes": [3]}
+    save(tmp_path, MACHINE, SUITE, {KEY.text: both}, "new")
+    back = found(tmp_path)
+    assert back.levels(TTFT) == [0.01]
+    assert back.levels(OPERATORS) == [3]
+    assert back.saves == ["2026-01-01", "2026-01-02"]
+    assert back.best[OPERATORS] == Best(3, "2026-01-02", "c2")
+
+
+def test_a_file_without_a_history_is_its_first_save(tmp_path: Path) -> None:
+    """Read as before, with one level; the next save keeps it, as the best too."""
+    path = saved(tmp_path, [0.01])
+    path.write_text(valid())
+    back = found(tmp_path)
+    assert (back.levels(TTFT), back.saves) == ([0.01], ["2026-01-31"])
+    assert (back.best, back.sessions) == ({}, {TTFT: [1]})
+    save_at(tmp_path, 0.02, 1)
+    assert found(tmp_path).levels(TTFT) == [0.01, 0.02]
+    assert found(tmp_path).best == {TTFT: Best(0.01, "2026-01-31", "abc")}
+
+
+def test_a_best_that_was_removed_starts_at_the_present_level(tmp_path: Path) -> None:
+    """The way to accept an intended loss: a review sees the line go."""
+    save_at(tmp_path, 0.01, 1)
+    path = save_at(tmp_path, 0.02, 2)
+    document = json.loads(path.read_text())
+    del document["entries"][KEY.text]["best"]
+    path.write_text(dump(document))
+    assert found(tmp_path).best == {}
+    save_at(tmp_path, 0.03, 3)
+    assert found(tmp_path).best == {TTFT: Best(0.02, "2026-01-02", "c2")}
+
+
+def test_a_save_of_the_same_level_is_no_new_best(tmp_path: Path) -> None:
+    """The file's five digits must not make equal levels differ."""
+    save_at(tmp_path, 0.0123458, 1)
+    save_at(tmp_path, 0.0123458, 2)
+    assert found(tmp_path).best[TTFT].date == "2026-01-01"
+
+
+def test_processes_belong_to_sessions(tmp_path: Path) -> None:
+    """As many as were written; one session where nothing is."""
+    sessions = entry([0.01] * 10)
+    sessions["figures"][TTFT]["sessions"] = [5, 5]
+    sessions["figures"][OPERATORS] = {"unit": "calls", "processes": [3]}
+    save(tmp_path, MACHINE, SUITE, {KEY.text: sessions}, "all")
+    assert found(tmp_path).sessions == {TTFT: [5, 5], OPERATORS: [1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("history", {}, ["history"]),
+        ("history", [1], []),
+        ("history", [{"date": "2026-01-31", "commit": "abc"}], ["figures"]),
+        ("history", [{"date": 1, "figures": {}}], ["date"]),
+        ("history", [{"commit": None, "figures": {}}], ["commit"]),
+        ("history", [{"figures": {TTFT: 0}}], [TTFT, "above zero"]),
+        ("history", [{"figures": {TTFT: [0.1]}}], [TTFT, "expected numbers"]),
+        ("history", [{"figures": []}], []),
+        ("best", [], ["best"]),
+        ("best", {TTFT: 0.1}, []),
+        ("best", {TTFT: {"date": "", "commit": ""}}, ["value"]),
+        ("best", {TTFT: {"value": True}}, [TTFT, "True"]),
+        ("best", {TTFT: {"value": 0.1, "date": 5}}, ["date"]),
+        ("sessions", [2, 2], [TTFT, "[2, 2]", "3 processes"]),
+        ("sessions", [0, 3], [TTFT]),
+        ("sessions", [-1, 4], [TTFT]),
+        ("sessions", [1.0, 2], [TTFT]),
+        ("sessions", [True, 2], [TTFT]),
+        ("sessions", [], [TTFT]),
+        ("sessions", 3, []),
+    ],
+)
+def test_a_malformed_history_is_an_error_like_any_other(
+    tmp_path: Path, name: str, value: object, words: list[str]
+) -> None:
+    """File, line of the entry and remedy; the file stays."""
+    path = saved(tmp_path, [0.01, 0.02, 0.03])
+    document = json.loads(path.read_text())
+    stored = document["entries"][KEY.text]
+    (stored["figures"][TTFT] if name == "sessions" else stored)[name] = value
+    path.write_text(broken := dump(document))
+    for attempt in (lambda: found(tmp_path), lambda: saved(tmp_path, [0.02])):
+        with pytest.raises(BaselineError) as refused:
+            attempt()
+        text, expected = str(refused.value), [f"{path}, line 3", KEY.text, "git checkout", *words]
+        assert [word for word in expected if word not in text] == []
+        assert path.read_text() == broken
 
 
 # --- names ---

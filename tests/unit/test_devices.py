@@ -10,6 +10,7 @@ from perfsuite import devices
 from perfsuite.devices import (
     Device,
     absence,
+    gpu_address,
     gpu_models,
     machine_class,
     parse_device,
@@ -76,6 +77,41 @@ def test_the_environment_chooses_the_cards(
     assert gpu_models() == models
 
 
+@pytest.mark.parametrize(
+    ("visible", "index", "address"),
+    [
+        (None, 1, "0000:01:00.0"),
+        ("2,1", 0, "0000:02:00.0"),
+        ("2,1", 1, "0000:01:00.0"),
+        ("GPU-77aa,0", 0, "GPU-77aa"),
+        ("GPU-77aa,0", 1, "0000:00:00.0"),
+        ("MIG-1f", 0, "MIG-1f"),
+        ("2", 1, None),
+    ],
+)
+def test_a_visible_gpu_has_an_address(
+    cards: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, index: int, address: str
+) -> None:
+    """Its place on the bus, or the UUID that chose it: what the driver knows it by."""
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_address(Device("cuda", index)) == address
+
+
+def test_among_different_models_only_cuda_knows_the_order(
+    cards: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The fastest is its first; a UUID is a UUID, and equal models are in the bus's order."""
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert gpu_address(Device("cuda", 0)) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-77aa")
+    assert gpu_address(Device("cuda", 0)) == "GPU-77aa"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    (tmp_path / "0000:02:00.0" / "information").write_text("Model: NVIDIA H200\n")
+    assert gpu_address(Device("cuda", 2)) == "0000:02:00.0"
+
+
 def test_an_absent_device_is_named(cards: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many there are, where one of a higher number was asked for."""
     assert absence(Device("cuda", 2)) is None
@@ -96,6 +132,23 @@ def test_a_machine_class_is_model_count_and_architecture(
     assert machine_class(Device("cuda", 2)) == "cuda-tesla-t4-3x-x86_64"
     assert machine_class(Device("cpu")) == "cpu-intel-xeon-2x-x86_64"
     machine_class.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC 7B12\n", "AMD EPYC 7B12"),
+        ("CPU implementer\t: 0x41\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\n" * 2, "arm-0x41-0xd0c"),
+        ("nothing", "mystery"),
+    ],
+)
+def test_a_processor_is_named_by_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, text: str, model: str
+) -> None:
+    """By its model; ARM's by maker and part, which tells one kind from another."""
+    monkeypatch.setattr(Path, "read_text", lambda _: text)
+    monkeypatch.setattr("platform.processor", lambda: "mystery")
+    assert devices._cpu_model() == model
 
 
 def test_compiled_facts_belong_to_a_kind_of_device() -> None:

@@ -182,7 +182,7 @@ def test_a_wrong_ini_is_refused_like_a_wrong_option() -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "words"),
     [
-        ((), {"budgets": 1}, ["budgets", "workloads, limits, budget, processes, timeout"]),
+        ((), {"budgets": 1}, ["budgets", "workloads, limits, budget, processes, timeout, waiver"]),
         (("llm-*",), {}, ["'llm-*'", "workloads"]),
         ((), {"limits": "5%"}, ["'5%'", "{'ttft': '5%+2ms'}"]),
         ((), {"limits": {"ttfft": "5%"}}, ["'ttfft'"]),

@@ -399,3 +399,90 @@ def test_a_call_that_takes_no_time_ends_its_warm_up(clock: Clock) -> None:
     subject = Call(lambda: None, clock)
     subject.warm_up()
     assert subject.facts()["calls_per_block"] >= 1_000_000
+
+
+class Backwards(Clock):
+    """A clock that is set back by `jump` just before the reading of this number."""
+
+    readings, reading, jump = 0, 0, 0.0
+
+    def __call__(self) -> float:
+        self.readings += 1
+        self.now -= self.jump if self.readings == self.reading else 0.0
+        return self.now
+
+
+# A single user's block reads at 1 and 2 around the whole, at 3 and then at every token; a batch's
+# at 1, 2 and 3; the two maxima's at 1 and 2 around the prefill, at 3 and 4 around the whole.
+@pytest.mark.parametrize(
+    ("kind", "reading"),
+    [
+        ("single_user", 2),
+        ("single_user", 4),
+        ("single_user", 6),
+        ("generate", 2),
+        ("generate", 3),
+        ("multi_user", 2),
+        ("multi_user", 4),
+    ],
+)
+def test_a_clock_that_goes_backwards_voids_the_block(
+    make_workload: Callable[..., Workload], kind: str, reading: int
+) -> None:
+    """Whichever interval it is: no median hides it."""
+    clock = Backwards()
+    workload = make_workload(kind=kind, batch=1 if kind == "single_user" else 4)
+    subject = procedure(FakeEngine(clock), workload, clock)  # type: ignore[arg-type]
+    subject.warm_up()
+    clock.readings, clock.reading, clock.jump = 0, reading, 9.0
+    with pytest.raises(Void, match=r"the clock went back by \d"):
+        subject.block()
+
+
+@pytest.mark.parametrize("kind", ["single_user", "generate", "multi_user"])
+def test_a_clock_that_stands_still_voids_the_measurement(
+    make_workload: Callable[..., Workload], kind: str
+) -> None:
+    """Work that takes no time at all has no throughput."""
+    clock = Clock()
+    workload = make_workload(kind=kind, batch=1 if kind == "single_user" else 4)
+    subject = procedure(FakeEngine(clock), workload, lambda: 5.0)  # type: ignore[arg-type]
+    with pytest.raises(Void, match="the clock stood still"):
+        subject.warm_up()
+
+
+def test_without_a_decode_no_time_need_pass_for_it(
+    make_workload: Callable[..., Workload], clock: Clock, engine: FakeEngine
+) -> None:
+    """A second wait for the same token may return at once."""
+    waits: list[object] = []
+
+    def wait(step: Any) -> None:
+        clock.now += 0.0 if waits and waits[-1] is step else 1.0
+        waits.append(step)
+
+    engine.wait = wait  # type: ignore[method-assign]
+    workload = make_workload(kind="generate", output_tokens=1)
+    subject = procedure(engine, workload, clock)  # type: ignore[arg-type]
+    subject.warm_up()
+    assert set(subject.block()) == {"prompt_throughput/batch"}
+
+
+@pytest.mark.parametrize(("jump", "words"), [(9.0, "went back by"), (1.0, "stood still")])
+def test_a_call_by_a_clock_that_does_not_go_forward_is_void(jump: float, words: str) -> None:
+    """In its warm-up a call may be too short for the clock, in a block it may not."""
+    clock = Backwards()
+    subject = Call(spinning(clock, 1.0), clock)
+    subject.warm_up()
+    clock.readings, clock.reading, clock.jump = 0, 2, jump
+    with pytest.raises(Void, match=f"the clock {words}"):
+        subject.block()
+
+
+def test_a_call_is_not_repeated_by_a_clock_that_goes_backwards() -> None:
+    """It would look too short for ever."""
+    clock = Backwards()
+    clock.reading, clock.jump = 4, 9.0  # the second of the first block whose length counts
+    subject = Call(spinning(clock, 1.0), clock)
+    with pytest.raises(Void, match="the clock went back by 8 s"):
+        subject.warm_up()

@@ -114,3 +114,13 @@ def test_even_if_everything_failed_it_fits(
     assert (f"{gone} GONE" in text) is bool(gone)
     assert "of 100 failing tests" in text
     assert "slow_0" in text
+
+
+def test_a_waiver_stands_beside_its_verdict(
+    make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    """In the same cell, and no markup either."""
+    row = make_row(waiver="waived until 2026-12-31 by ana: *a|b*")
+    assert table(render([make_result(rows=(row,))], []))[2][-1] == (
+        "WORSE, waived until 2026-12-31 by ana: *a|b*"
+    )

@@ -75,3 +75,11 @@ def test_counts_are_worst_first(
     result = make_result(rows=tuple(make_row(verdict=v) for v in verdicts))
     assert counts([result, result], 3) == "2 WORSE, 3 GONE, 2 UNSURE, 2 NEW, 4 SAME"
     assert counts([], 0) == ""
+
+
+def test_waived_losses_are_counted_beside_all(
+    make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    """They stay losses."""
+    rows = (make_row(waiver="waived"), make_row(), make_row(verdict=Verdict.SAME))
+    assert counts([make_result(rows=rows)], 0) == "2 WORSE (1 waived), 1 SAME"

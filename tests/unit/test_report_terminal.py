@@ -134,3 +134,13 @@ def test_nothing_to_say_is_nothing() -> None:
     """No header over an empty table."""
     assert list(lines([], [], [])) == []
     assert list(lines([], [], ["a note"])) == ["a note"]
+
+
+def test_a_waiver_stands_below_its_figure(
+    make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    """After the note; the verdict stays."""
+    row = make_row(note="noisy", waiver="waived until 2026-12-31 by ana: known")
+    printed = list(lines([make_result(rows=(row,))], [], []))
+    assert printed[2].endswith(" WORSE")
+    assert printed[3:5] == ["      noisy", "      waived until 2026-12-31 by ana: known"]

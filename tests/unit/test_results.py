@@ -18,7 +18,19 @@ def test_a_result_survives_json(make_result: Callable[..., Result]) -> None:
         config={"dtype": "float32", "sizes": [1, 2]},
         disturbance="others",
         seconds=1.5,
+        waivers={"the waiver of a": True},
+        expired=("the waiver of b expired",),
+        machine_state={"start": {"temperatures_c": {"k10temp": 60.0}}, "end": {}},
     )
+    assert Result.from_dict(json.loads(json.dumps(result.as_dict()))) == result
+
+
+def test_a_row_survives_json(
+    make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    """With its sessions, its waiver and its best."""
+    row = make_row(sessions=(1, 2), waiver="waived", best=0.01, best_date="2026", drift=1.1)
+    result = make_result(rows=(row, make_row()))
     assert Result.from_dict(json.loads(json.dumps(result.as_dict()))) == result
 
 

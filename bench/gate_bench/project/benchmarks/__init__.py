@@ -1,0 +1,1 @@
+"""What asv looks for benchmarks in."""

@@ -1,0 +1,61 @@
+"""What a calibration found, as a table of 100 columns and a few sentences. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from perfsuite.baselines import shown
+from perfsuite.calibration import Finding
+from perfsuite.metrics import METRICS
+from perfsuite.statistics import ALARMS
+
+_HEADER = ("figure", "sessions", "processes", "noise", "sees", "limit", "suggested", "probe")
+
+
+def lines(findings: Sequence[Finding], path: Path, sessions: int, base: int) -> Iterator[str]:
+    """The table, the worst first, and what it means for the gate."""
+    if not findings:
+        yield "calibration: nothing was measured in two sessions; no file was written"
+        return
+    yield f"calibration: {sessions} sessions, written to {shown(path)}"
+    yield from _table(findings)
+    yield "sessions, processes: standard deviation between them; noise: what a run of equal code"
+    yield f"reaches, at {ALARMS:.0%} a run for all figures together; sees: the smallest loss that a"
+    plural = "s" if base > 1 else ""
+    yield f"run finds 9 times in 10, against a baseline of {base} session{plural}; suggested: limit"
+    naive = sum(finding.naive_alarms for finding in findings)
+    yield (
+        f"false alarms a run of this suite: {ALARMS:g} at most by these verdicts,"
+        f" {naive:.2g} by a plain threshold at the limits"
+    )
+
+
+def _table(findings: Sequence[Finding]) -> Iterator[str]:
+    from tabulate import tabulate
+
+    cells = [_HEADER]
+    for finding in findings:
+        of = METRICS[finding.figure.partition("@")[0]]
+        part = finding.figure.partition("@")[2]
+        probe = METRICS[finding.spread.probe].title if finding.spread.probe else ""
+        cells.append((
+            f"  {part} {of.title}" if part else f"  {of.title}",
+            _percent(finding.between), _percent(finding.spread.process),
+            _percent(finding.noise - 1), _percent(finding.detectable - 1),
+            _percent(finding.limit - 1), _percent(finding.suggested - 1), probe,
+        ))  # fmt: skip
+    align = ("left", *["right"] * 6, "left")
+    text = tabulate(cells, (), tablefmt="plain", disable_numparse=True, colalign=align)
+    header, *printed = text.splitlines()
+    yield header.rstrip()
+    key = ""
+    for finding, line in zip(findings, printed, strict=True):
+        if finding.key != key:
+            key = finding.key
+            yield key
+        yield line.rstrip()
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 0.9995 else f"{share:.0%}"
