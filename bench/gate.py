@@ -68,6 +68,8 @@ def go_on(log: Log, place: Path, todo: list[Task], hours: float) -> None:
             return
         log.append(record := run(task, place))
         print(f"{record.start} {task.id:28} {record.wall_s:6.1f} s  {told(record)}", flush=True)
+        if record.broken and task.slow is None:
+            sys.exit("no baseline, so nothing to judge by: start again on a quiet machine")
         if all(r.broken for r in log.records[-IN_A_ROW:]) and len(log.records) >= IN_A_ROW:
             sys.exit(f"{IN_A_ROW} runs in a row broke")
 

@@ -200,7 +200,7 @@ def _finding(result: Result, row: Row, spread: Spread, part: float, base: int) -
         noise=noise,
         detectable=found.detectable(limit),
         limit=limit,
-        suggested=next((step for step in _LIMITS if 1 + step >= noise), _LIMITS[-1]),
+        suggested=next((1 + step for step in _LIMITS if 1 + step >= noise), noise),
         naive_alarms=_beyond(math.log(limit), between * math.sqrt(2)),
     )
 

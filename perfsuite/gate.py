@@ -91,9 +91,8 @@ class Gate:
         samples = Measurement([runs]).samples()
         other = [pair.base for pair in duel.pairs]
         missing = next((pair.missing for pair in duel.pairs if pair.missing), "")
-        reason = broken(runs, samples)
-        if not reason and not missing:
-            reason = next((run.void for run in other if run.void), "") or _failed_base(other, base)
+        reason = "" if missing or runs[-1].void else _failed_base(other, base)
+        reason = reason or broken(runs, samples)
         bench = replace(self._bench(plan), look=look)
         found = [void(reason)] if reason else pair_rows(bench, samples, duel.gathered(base))
         if missing and not reason:
@@ -212,8 +211,9 @@ def _excuse(disturbed: Disturbance) -> float:
 
 
 def _failed_base(runs: Sequence[ItemRun], base: str) -> str:
+    void_text = next((run.void for run in runs if run.void), "")
     text = next((run.failure["text"] for run in runs if run.failure), "")
-    return f"base, {base}: the test failed: {gist(text)}" if text else ""
+    return void_text or (f"base, {base}: the test failed: {gist(text)}" if text else "")
 
 
 def _as_published(figure: Published) -> str:

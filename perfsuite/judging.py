@@ -110,7 +110,7 @@ def _pair_judgement(bench: Bench, figure: str, pairs: Pairs, part: float) -> Jud
         return Judgement(Verdict.NEW, reason=f"{pairs.base} does not give this figure")
     limit = limit_of(of, *bench.limits).ratio(of, median(base))
     if of.exact:
-        return judge_exact(math.exp(median(logs)), limit)
+        return judge_exact(exact(math.exp(median(logs))), limit)
     return judge(compare_pairs(logs, part, bench.look), limit, bench.excuse)
 
 
@@ -200,7 +200,7 @@ def _judgement(
     limit = limit_of(of, *bench.limits)
     accepted = limit.ratio(of, median(base))
     if of.exact:
-        judgement = judge_exact(ratio(of, median(medians), median(base)), accepted)
+        judgement = judge_exact(exact(ratio(of, median(medians), median(base))), accepted)
         if median(base) == 0 and limit.accepts_from_zero(median(medians)):
             return replace(judgement, verdict=Verdict.SAME)
         return judgement

@@ -120,6 +120,8 @@ class Arena:
             runs[lost.side].void = str(lost.cause)
             for _, crew in self._sides:  # the other is in the middle of its test
                 crew.drop(0)
+            if missing:
+                runs[0] = self._alone(0, orders[0])
         head, base = (self._checked(side, run) for side, run in enumerate(runs))
         return Pair(head, base, missing)
 
@@ -135,10 +137,14 @@ class Arena:
                 parts[side] = workers[side].until_ready()
             workers[side].pause()
         while any(part is not None for part in parts):
-            if parts[0] != parts[1]:
-                raise _SideLost(0, WorkerLost(_unequal(parts)))
-            self._measure(workers, orders, runs, str(parts[0]))
-            for side in self._shuffled():
+            if parts[0] == parts[1]:
+                self._measure(workers, orders, runs, str(parts[0]))
+            else:
+                runs[0].void = "" if any(map(is_over, runs)) else _unequal(parts)
+                for side, part in enumerate(parts):
+                    if part is not None:
+                        workers[side].stop()
+            for side in (side for side in self._shuffled() if parts[side] is not None):
                 with _named(side):
                     workers[side].resume()
                     parts[side] = workers[side].until_ready()
@@ -173,18 +179,18 @@ class Arena:
 
     def _one_after_the_other(self, orders: Sequence[Order]) -> Pair:
         runs = [ItemRun(), ItemRun()]
-        missing = ""
         for side in self._shuffled():
-            _, crew = self._sides[side]
-            try:
-                runs[side] = crew.run(0, orders[side])
-            except NotCollected as lost:
-                runs[side], missing = ItemRun(void=str(lost)), str(lost) if side else missing
-            except WorkerLost as lost:
-                runs[side] = ItemRun(void=str(lost))
-            crew.drop(0)
+            runs[side] = self._alone(side, orders[side])
+            self._sides[side][1].drop(0)
         head, base = (self._checked(side, run) for side, run in enumerate(runs))
-        return Pair(head, base, missing, by_turns=False)
+        return Pair(head, base, by_turns=False)
+
+    def _alone(self, side: int, order: Order) -> ItemRun:
+        """The whole test in the process of one side."""
+        try:
+            return self._sides[side][1].run(0, order)
+        except WorkerLost as lost:
+            return ItemRun(void=str(lost))
 
     def _checked(self, side: int, run: ItemRun) -> ItemRun:
         """The run; void where it ran another tree's modules, base's complaints under its name."""

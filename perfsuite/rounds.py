@@ -116,10 +116,11 @@ class Comparison:
             self._round(head, base, open_plans, number)
             number += 1
             open_plans = [plan for plan in open_plans if self._goes_on(plan, number)]
-            told.step(f"{len(open_plans)} tests undecided")
+            told.step(f"undecided tests: {len(open_plans)}")
 
     def _round(self, head: Side, base: Side, plans: Sequence[Plan], number: int) -> None:
-        arena = Arena((head, _crew(self._run, head)), (base, _crew(self._run, base)), self._random)
+        crews = _crew(self._run, head, base), _crew(self._run, base)
+        arena = Arena((head, crews[0]), (base, crews[1]), self._random)
         try:
             with sharing():
                 arena.prepare(plans[0].options.timeout_s)
@@ -206,10 +207,14 @@ def plans_of(items: Sequence[pytest.Item], run: Run) -> list[Plan]:
     ]  # fmt: skip
 
 
-def _crew(run: Run, side: Side | None = None) -> Crew:
+def _crew(run: Run, *sides: Side) -> Crew:
+    """The workers of the first side, which collect nothing below the trees of the others."""
     from perfsuite.run import folder, worker_arguments
 
-    return Crew(partial(worker_arguments, run), folder(run.config), side)
+    others = [side.tree for side in sides if side.tree.is_relative_to(run.config.rootpath)]
+    ignored = [tree for tree in others if tree != run.config.rootpath.resolve()]
+    arguments = partial(worker_arguments, run, ignored=ignored)
+    return Crew(arguments, folder(run.config), sides[0] if sides else None)
 
 
 def _with_following(plans: Sequence[Plan]) -> list[tuple[Plan, str | None]]:

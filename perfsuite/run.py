@@ -164,7 +164,7 @@ def _refuse_contradictions(config: pytest.Config, options: Options) -> None:
         )
 
 
-def worker_arguments(run: Run, number: int) -> list[str]:
+def worker_arguments(run: Run, number: int, ignored: Sequence[Path] = ()) -> list[str]:
     """The command line of a worker: this run's, without what only one process may do."""
     config = run.config
     given = getattr(config, "workerinput", {}).get(XDIST_ARGUMENTS)
@@ -172,6 +172,7 @@ def worker_arguments(run: Run, number: int) -> list[str]:
     options, separator, rest = _split_at_separator(arguments)
     if config.pluginmanager.hasplugin("xdist"):
         options += ["-n", "0"]
+    options += [f"--ignore={path}" for path in ignored]
     if config.getoption("basetemp", None):
         options += [f"--basetemp={config.getoption('basetemp')}-perf-worker-{number}"]
     if config.pluginmanager.hasplugin("benchmark"):

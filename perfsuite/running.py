@@ -47,6 +47,7 @@ class Measurer:
         if run.options.calibrate or run.options.against is not None:
             self.rounds = (Calibration if run.options.calibrate else Comparison)(run, self._gate)
         self._following: str | None = None
+        self._usable = False  # no test that was collected had to be refused
         self._first_verdicts: dict[str, str | None] = {}
         self._results: dict[str, Result] = {}
 
@@ -55,6 +56,7 @@ class Measurer:
         """Refuse what can not be gated before anything is measured."""
         silence_xdist(self._run.config)
         refuse_unusable(self._run, items)
+        self._usable = True
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(
@@ -185,6 +187,8 @@ class Measurer:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Count what will be measured; tell a controller of pytest-xdist which keys there are."""
+        if not self._usable:  # pytest calls this after a refusal too
+            return
         plans = plans_of(session.items, self._run)
         self._gate.tests = sum(not plan.is_static for plan in plans)
         output = getattr(session.config, "workeroutput", None)

@@ -74,6 +74,8 @@ class Reporter:
         """Remember the keys; under pytest-xdist its processes tell them."""
         self._items = session.items
         self._uncollected += self._run.uncollected
+        if self._options.calibrate or self._options.against is not None:
+            return  # the rounds tell how far they are; what remains is quick
         self._progress.expected = sum(_will_run(item) for item in session.items)
 
     @pytest.hookimpl(optionalhook=True)

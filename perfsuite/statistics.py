@@ -43,9 +43,13 @@ PAIR_LOOKS = (1 / 4, 1 / 2, 1.0)  # and at base and head in turn
 UNKNOWN_SESSION = 2.0
 PRIOR_SPREAD = 0.03  # relative standard deviation of a process's median, where nothing is known
 PRIOR_FREEDOM = 4  # the prior weighs as much as this many degrees of freedom
+# A probe is the best of three, and of none: what it left of a figure's spread is too little by what
+# the best of four is by chance. So its alarms are divided by as many (Bonferroni).
+_PROBE_CHOICES = 4
 _LARGEST_PRIOR = 20.0  # figures of one session are correlated: fewer than they look
 _ENOUGH_FIGURES = 5  # from which a common session effect can be told from the figures' own
 _TINIEST = 1e-6  # relative; no spread is taken to be smaller
+_LARGEST = 700.0  # logarithm of a ratio; a float ends soon after it
 # Upper tail probabilities over which a common effect is averaged, close together where it is large.
 _EDGES = geomspace(1e-7, 1.0, 241)
 _TAILS, _WEIGHTS = sqrt(_EDGES[1:] * _EDGES[:-1]), diff(_EDGES)
@@ -67,7 +71,7 @@ class Spread:
     sessions: int
     processes: int  # of each session
     common: float  # of the effect that a session has on all figures
-    own: float  # of a session's level beside that, the spread of its processes' mean included
+    own: float  # of its level beside that, the spread of its processes' mean included; 0: unknown
     freedom: float  # degrees of freedom of `own`
     process: float  # between the processes of a session; 0 where it is not known
     probe: str = ""  # the probe of the machine by which the figure is corrected, if any
@@ -84,9 +88,8 @@ class Comparison:
 
     def alarm(self, limit: float) -> float:
         """The ratio from which this is WORSE: beyond the limit, and beyond what noise explains."""
-        if not self.sessions_known:
-            return limit * UNKNOWN_SESSION * math.exp(self.margin)
-        return max(limit, math.exp(self.margin))
+        noise = math.exp(self.margin) if self.margin < _LARGEST else math.inf
+        return max(limit, noise) if self.sessions_known else limit * UNKNOWN_SESSION * noise
 
     def detectable(self, limit: float) -> float:
         """The smallest true ratio that would have been called WORSE with probability `POWER`."""
@@ -129,11 +132,18 @@ def compare(
         error = math.sqrt(pooled * sum(1 / count for count in counts))
         margin = _t(1 - part, freedom) * error
         return Comparison(_interval(center, error, freedom), margin, error, sessions_known=False)
-    variance, freedom = _own_variance(spread, counts, [len(target), len(base)])
+    if spread.probe:
+        part /= _PROBE_CHOICES
+    if spread.own:
+        variance, freedom = _own_variance(spread, counts, [len(target), len(base)], part)
+        of_interval: float = spread.sessions - 1
+    else:
+        variance, freedom = _variance_here([*target, *base], counts)
+        of_interval = freedom
     common = spread.common * math.sqrt(1 / len(target) + 1 / len(base))
     margin = _margin(math.sqrt(variance), freedom, common, spread.sessions - 1, part)
     error = math.sqrt(variance + common**2)
-    return Comparison(_interval(center, error, spread.sessions - 1), margin, error)
+    return Comparison(_interval(center, error, of_interval), margin, error)
 
 
 def compare_pairs(log_ratios: Sequence[float], alarms: float, look: int = 0) -> Comparison:
@@ -158,11 +168,11 @@ def spent(alarms: float, looks: Sequence[float], look: int) -> float:
 
 
 def known_drift(drift: float) -> Spread:
-    """A spread between sessions that somebody states, as a common effect known for certain."""
-    return Spread(
-        sessions=10**6, processes=1, common=drift, own=PRIOR_SPREAD, freedom=PRIOR_FREEDOM,
-        process=PRIOR_SPREAD,
-    )  # fmt: skip
+    """A spread between sessions that somebody states, as a common effect known for certain.
+
+    It says nothing of processes: their spread comes from those that are compared.
+    """
+    return Spread(sessions=10**6, processes=1, common=drift, own=0.0, freedom=0.0, process=0.0)
 
 
 def spreads(figures: Mapping[str, Sessions]) -> dict[str, Spread]:
@@ -241,19 +251,32 @@ def _within(sessions: Sessions) -> float:
 
 
 def _own_variance(
-    spread: Spread, counts: Sequence[int], sessions: Sequence[int]
+    spread: Spread, counts: Sequence[int], sessions: Sequence[int], alarms: float
 ) -> tuple[float, float]:
     """Variance of a log ratio beside the common effect, and its degrees of freedom.
 
     More processes than the calibration had narrow the process part alone. The difference of two
-    estimated variances is as uncertain as the larger of them (Satterthwaite 1946).
+    estimated variances is as uncertain as the larger of them (Satterthwaite 1946): where that costs
+    more than it gains, the variance stays as it was calibrated.
     """
     own = spread.own**2
     between = max(own - spread.process**2 / spread.processes, 0.0)
     variance = between * sum(1 / s for s in sessions)
     variance += spread.process**2 * sum(1 / n for n in counts)
     estimated = own * sum(1 / s for s in sessions)
-    return variance, max(spread.freedom * min(1.0, (variance / estimated) ** 2), 1.0)
+    freedom = max(spread.freedom * min(1.0, (variance / estimated) ** 2), 1.0)
+    ways = [(variance, freedom), (max(variance, estimated), spread.freedom)]
+    return min(ways, key=lambda way: _t(1 - alarms, way[1]) * math.sqrt(way[0]))
+
+
+def _variance_here(sessions: Sessions, counts: Sequence[int]) -> tuple[float, float]:
+    """Variance of a log ratio by the processes alone, and its degrees of freedom.
+
+    Without the prior, which would promise too much of noisy ones; by it where all are single.
+    """
+    freedom = sum(len(session) - 1 for session in sessions)
+    within, freedom = (_within(sessions), freedom) if freedom else (PRIOR_SPREAD, PRIOR_FREEDOM)
+    return max(within, _TINIEST) ** 2 * sum(1 / n for n in counts), freedom
 
 
 def _margin(own: float, freedom: float, common: float, sessions: int, alarms: float) -> float:
@@ -286,9 +309,10 @@ def _process_variance(sessions: Sessions) -> tuple[float, float]:
 
 
 def _squares(sessions: Sessions) -> float:
-    return math.fsum(
-        (math.log(value) - level([session])) ** 2 for session in sessions for value in session
-    )
+    logs = [[math.log(value) for value in session] for session in sessions]
+    centers = [fmean(session) for session in logs]
+    rows = zip(logs, centers, strict=True)
+    return math.fsum((value - center) ** 2 for session, center in rows for value in session)
 
 
 def _spent_until(information: float) -> float:

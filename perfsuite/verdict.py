@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from perfsuite.statistics import Comparison, Interval
+if TYPE_CHECKING:  # results travel through workers, which need no statistics
+    from perfsuite.statistics import Comparison, Interval
 
 
 class Verdict(StrEnum):
@@ -40,13 +43,11 @@ class Judgement:
     may_settle: bool = False  # whether more processes could decide it
 
 
-def judge_exact(ratio: float, limit: float) -> Judgement:
+def judge_exact(ratio: Interval, limit: float) -> Judgement:
     """The verdict for figures without noise: any ratio beyond the limit counts."""
-    interval = Interval(ratio, ratio, ratio)
-    if ratio > limit:
-        return Judgement(Verdict.WORSE, interval, limit, alarm=limit, detectable=limit)
-    verdict = Verdict.BETTER if ratio < 1 / limit else Verdict.SAME
-    return Judgement(verdict, interval, limit, alarm=limit, detectable=limit)
+    found = Verdict.BETTER if ratio.estimate < 1 / limit else Verdict.SAME
+    verdict = Verdict.WORSE if ratio.estimate > limit else found
+    return Judgement(verdict, ratio, limit, alarm=limit, detectable=limit)
 
 
 def judge(found: Comparison, limit: float, excuse: float = 1.0) -> Judgement:
@@ -84,6 +85,8 @@ def _doubt(
         )
     if unknown:
         return f"the interval {ratio.low:.3f}..{ratio.high:.3f} straddles the limit {limit:.3f}"
+    if alarm == math.inf:
+        return "too few processes: the noise between them is not known"
     return f"noise reaches {alarm:.3f}; a change to {detectable:.3f} or more would have been seen"
 
 

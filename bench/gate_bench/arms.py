@@ -19,7 +19,8 @@ from .workplace import Broken, run
 
 LIMIT, LIMIT_AGAINST = "5%", "1%"
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-MEASURE_S = 1.0  # of one workload, where the tool lets one say so
+MEASURE_S = 1.0  # of one workload, where a baseline is stored and the tool lets one say so
+AGAINST_S = 30.0  # of one workload and both sides of it; the tool's own default
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def _judge_by_stored(place: Path, baseline: Path, percent: int) -> list[Row]:
 
 
 def _judge_against(place: Path, none: Path, percent: int) -> list[Row]:
-    options = (f"--perf-limit=time:{LIMIT_AGAINST}", "--perf-against=base",
-               f"--perf-baselines={none}")  # fmt: skip
+    options = (f"--perf-limit=time:{LIMIT_AGAINST}", f"--perf-budget={AGAINST_S}",
+               "--perf-against=base", f"--perf-baselines={none}")  # fmt: skip
     return _perfsuite(place / f"slow-{percent}", place / "perfsuite.json", options)
 
 
@@ -108,8 +109,9 @@ def _storage(baseline: Path) -> str:
 def _judge_by_benchmark(place: Path, baseline: Path, percent: int) -> list[Row]:
     """Three rules on one run; the tool's own exit status must agree with what we make of them."""
     report = place / "benchmark.json"
-    fails = [f"--benchmark-compare-fail={field}:{LIMIT}" for field in _FIELDS]
-    judging = (_storage(baseline), "--benchmark-compare=0001", *fails, f"--benchmark-json={report}")
+    # one option with three values: a second one would replace the first
+    fail = ("--benchmark-compare-fail", *(f"{field}:{LIMIT}" for field in _FIELDS))
+    judging = (*fail, "--benchmark-compare=0001", _storage(baseline), f"--benchmark-json={report}")
     report.unlink(missing_ok=True)
     checkout = place / f"slow-{percent}"
     status, text = run(checkout, (*PYTEST, *_BENCHMARK, *judging), expected=[0, 1])
@@ -141,8 +143,8 @@ _ASV = (sys.executable, "-m", "asv")
 
 
 def _judge_by_asv(place: Path, _: Path, percent: int) -> list[Row]:
-    project, results = place / "project", place / "asv" / "results"
-    shutil.rmtree(results, ignore_errors=True)
+    project = place / "project"
+    shutil.rmtree(place / "asv" / "results", ignore_errors=True)
     home = {"HOME": str(place / "asv")}  # where asv keeps its description of the machine
     if not (place / "asv" / ".asv-machine.json").exists():
         (place / "asv").mkdir(exist_ok=True)
@@ -150,24 +152,25 @@ def _judge_by_asv(place: Path, _: Path, percent: int) -> list[Row]:
     comparing = ("--machine=this", f"--factor={_FACTOR}", "--no-only-changed", "--show-stderr")
     command = (*_ASV, "continuous", *comparing, "base", f"slow-{percent}")
     status, text = run(project, command, expected=[0, 1], **home)
-    head = _commit(results, run(project, ("git", "rev-parse", f"slow-{percent}"), [0])[1], text)
+    head, base = (_asv_seconds(place, of, text) for of in (f"slow-{percent}", "base"))
     rows = [
-        Row(kind, "", _MARKS[mark], float(ratio), head[kind])
-        for mark, ratio, kind in _asv_lines(text)
+        Row(kind, "", _MARKS[mark], head[kind] / base[kind], head[kind])
+        for mark, kind in _asv_marks(text)
     ]
     return _agreeing(rows, status, text)
 
 
-def _asv_lines(table: str) -> list[tuple[str, str, str]]:
-    """(mark, ratio, kind) of every benchmark in asv's table."""
-    cells = r"^\| *([-+!]?) *\|[^|]*\|[^|]*\| *~?([\d.]+) *\| *kinds\.time_(\w+) *\|$"
+def _asv_marks(table: str) -> list[tuple[str, str]]:
+    """(mark, kind) of every benchmark in asv's table."""
+    cells = r"^\| *([-+!]?) *\|[^|]*\|[^|]*\|[^|]*\| *kinds\.time_(\w+) *\|$"
     return re.findall(cells, table, re.MULTILINE)
 
 
-def _commit(results: Path, commit: str, text: str) -> dict[str, float]:
-    """Seconds of each kind of work as asv stored them for one commit."""
-    files = list(results.glob(f"this/{commit[:8]}-*.json"))
-    found = _read(files[0], text)["results"] if files else {}
+def _asv_seconds(place: Path, branch: str, text: str) -> dict[str, float]:
+    """Seconds of each kind of work as asv stored them; its table has three digits."""
+    commit = run(place / "project", ("git", "rev-parse", branch), expected=[0])[1]
+    file = f"this/{commit[:8]}-checkout-py3.json"
+    found = _read(place / "asv" / "results" / file, text)["results"]
     return {name.removeprefix("kinds.time_"): row[0][0] for name, row in found.items()}
 
 

@@ -25,10 +25,8 @@ def lines(findings: Sequence[Finding], path: Path, sessions: int, base: int) -> 
     plural = "s" if base > 1 else ""
     yield f"run finds 9 times in 10, against a baseline of {base} session{plural}; suggested: limit"
     naive = sum(finding.naive_alarms for finding in findings)
-    yield (
-        f"false alarms a run of this suite: {ALARMS:g} at most by these verdicts,"
-        f" {naive:.2g} by a plain threshold at the limits"
-    )
+    yield f"false alarms expected in a run of this suite: at most {ALARMS:g} by these verdicts,"
+    yield f"{naive:.2g} by plain thresholds at the limits"
 
 
 def _table(findings: Sequence[Finding]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def gate(folder: Path, *options: str, fault: str = "") -> tuple[int, str, list[d
 
 
 def test_a_slowed_and_a_broken_engine_turn_red(folder: Path) -> None:
-    """Recorded once; 200 ms in every decode step is WORSE in what it touches, wrong outputs VOID."""
+    """Recorded once; 200 ms in each decode step is WORSE where it is felt, wrong outputs VOID."""
     status, text, results = gate(folder, "-k", WORKLOAD, "--perf-save-force")
     assert status == 0, text
     figures = {row["figure"].split("/")[0]: row for row in results[0]["rows"]}

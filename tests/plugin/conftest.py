@@ -1,7 +1,7 @@
 """Small projects whose tests spin known times, and `pytest --perf` run on them from outside.
 
 A busy machine must change no outcome: two milliseconds of spinning may take six there. Planted
-losses are therefore thirtyfold and limits sixfold, a measured time is compared with what was spun
+losses are therefore hundredfold and limits sixfold, a measured time is compared with what was spun
 from below only, and whatever is waited for has generous bounds.
 """
 
@@ -137,8 +137,8 @@ def pytest_perf_engines(config):
         self.write("seconds.json", json.dumps(spins))
 
     def slow_down(self, name: str) -> None:
-        """Plant a thirtyfold loss."""
-        self.seconds(**{name: 0.06})
+        """Plant a hundredfold loss."""
+        self.seconds(**{name: 0.2})
 
     def pytest(self, *arguments: str) -> pytest.RunResult:
         return self._pytester.runpytest_subprocess(*arguments, timeout=180)

@@ -27,7 +27,7 @@ def test_spins(benchmark):
 
 
 def test_a_benchmark_is_gated_and_keeps_its_table(benchmark_test: Any) -> None:
-    """It has a baseline, its own table and JSON stay; thirtyfold time is red, also with -n 2."""
+    """It has a baseline, its own table and JSON stay; hundredfold time is red, also with -n 2."""
     saved = benchmark_test.perf("--perf-save", "--benchmark-json=own.json")
     assert saved.ret == 0
     saved.stdout.fnmatch_lines(["*- benchmark: 1 tests -*", "test_spins *"])

@@ -49,7 +49,7 @@ def test_a_suspended_machine_says_so_and_is_not_saved(two_tests: Any) -> None:
 
 
 def test_after_a_suspension_nothing_is_worse(two_tests: Any) -> None:
-    """What ran before it and after it was another machine: a thirtyfold loss is UNSURE."""
+    """What ran before it and after it was another machine: a hundredfold loss is UNSURE."""
     project = two_tests
     assert project.perf("--perf-save").ret == 0
     project.conftest(SUSPENDED)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def test_a_planted_loss_from_saving_to_accepting(two_tests: Any) -> None:
-    """Save, green, thirtyfold slower: exactly that test is red until its figures are accepted."""
+    """Save, green, hundredfold slower: exactly that test is red until its figures are accepted."""
     project = two_tests
     saved = project.perf("--perf-save")
     assert saved.ret == 0

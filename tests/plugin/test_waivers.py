@@ -45,7 +45,7 @@ def first_rows(project: Any) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def slowed(two_tests: Any) -> Any:
-    """Two tests with baselines, both thirty times slower by now."""
+    """Two tests with baselines, both a hundred times slower by now."""
     assert two_tests.perf("--perf-save").ret == 0
     two_tests.seconds(one=0.06, two=0.06)
     return two_tests

@@ -229,7 +229,7 @@ def test_state():
         dict.fromkeys(both, OLD) | {"product/core.py": core["product/core.py"].format("old")},
         dict.fromkeys(both, NEW) | {"product/core.py": core["product/core.py"].format("new")}
         | {"bench/test_it.py": test, "pytest.ini": INI.format("", ".")},
-        "bench", ini={"testpaths": ["measuring", "bench", "."], "pythonpath": ["."]},
+        "bench", ini={"testpaths": ["measuring", "."], "pythonpath": ["."]},
     )  # fmt: skip
     assert seen.status == 0, seen.output
     assert _complaint(seen, subject) is None
@@ -402,7 +402,7 @@ def test_state():
     with base_side(str(python), side_of(repository.path)) as side:
         seen = session(
             side.subject, repository.path, "-p", "perfsuite.plugin",
-            path=(repository.path / "src",), python=side.interpreter,
+            path=(repository.path / "src",), python=side.interpreter, PYTHONPATH="",
         )  # fmt: skip
     assert seen.status == 0, seen.output
     assert side.name == f"{python} (Python {platform.python_version()})"
