@@ -59,6 +59,7 @@ class Noise:
     own: float = 0.01  # and to each of them
     process: float = 0.01
     block: float = 0.02
+    group: float = 0.0  # what a session does to the figures of one of four groups
     unequal: float = 0.0  # standard deviation of the logarithm of a figure's own noise
     within: float = 0.0  # step of the machine's random walk from process to process
     between: float = 0.0  # and from session to session
@@ -77,6 +78,7 @@ class Noise:
         process = self.process * rng.standard_normal((count, figures, processes))
         levels = scales * (own + process + self.block * medians(rng, process.shape))
         levels += self.common * self.effect(rng, (count, 1, 1))
+        levels += self.group * self.effect(rng, (count, 4, 1))[:, np.arange(figures) % 4]
         return levels + self.within * np.cumsum(rng.standard_normal((count, 1, processes)), axis=2)
 
 
@@ -147,14 +149,16 @@ class Margins:
     RATIOS = np.log(np.geomspace(1e-2, 300.0, 56))
     FREEDOMS = np.log(np.geomspace(1.0, 60.0, 32))
 
-    def __init__(self, sessions: int, alarms: float, *, common: bool) -> None:
+    def __init__(self, sessions: int, figures: int, *, probed: bool) -> None:
         self._freedom = sessions - 1
-        self.parts = [statistics.spent(alarms, LOOKS, look) for look in range(len(LOOKS))]
-        self._splines = [self._spline(part) for part in self.parts] if common else []
+        self._run = ALARMS / (statistics._PROBE_CHOICES if probed else 1)
+        looks = range(len(LOOKS))
+        self.parts = [statistics.spent(self._run / figures, LOOKS, look) for look in looks]
+        self._splines = [self._spline(part) for part in self.parts] if figures >= 5 else []
         self._check()
 
     def _exact(self, ratio: float, freedom: float, part: float) -> float:
-        return math.log(statistics._margin(ratio, freedom, 1.0, self._freedom, part))
+        return math.log(statistics._margin(ratio, freedom, 1.0, self._freedom, part, self._run))
 
     def _spline(self, part: float) -> RectBivariateSpline:
         table = [
@@ -169,25 +173,22 @@ class Margins:
             ratios, freedoms = np.exp(rng.uniform(-3, 5, 60)), np.exp(rng.uniform(0.7, 4.0, 60))
             logs = [self._exact(r, f, part) for r, f in zip(ratios, freedoms, strict=True)]
             found = self(look, ratios, freedoms, np.ones(60))
-            assert np.max(np.abs(found / np.exp(logs) - 1)) < 2e-3, "the splines are too coarse"
+            assert np.max(np.abs(found / np.exp(logs) - 1)) < 3e-3, "the splines are too coarse"
 
     def __call__(
         self, look: int, own: np.ndarray, freedom: np.ndarray, common: np.ndarray
     ) -> np.ndarray:
         """The margins of all figures at one look."""
-        if not self._splines or not common.any():
-            return stdtrit(freedom, 1 - self.parts[look]) * own
-        ratios = np.log(own / common)
+        alone = stdtrit(freedom, 1 - self.parts[look]) * own
+        if not self._splines:
+            return alone
+        ratios = np.log(own / np.maximum(common, 1e-12))
         inside = np.clip(ratios, self.RATIOS[0], self.RATIOS[-1])
-        found = np.exp(self._splines[look].ev(inside, np.log(freedom)))
-        return found * common * np.exp(np.maximum(ratios - inside, 0.0))
+        both = np.exp(self._splines[look].ev(inside, np.log(freedom))) * common
+        return np.where(ratios > self.RATIOS[-1], alone, both)
 
 
-@cache  # building the splines takes seconds
-def margins_of(sessions: int, figures: int, *, probed: bool) -> Margins:
-    """Those of figures as they are, or corrected by a probe."""
-    choices = statistics._PROBE_CHOICES if probed else 1
-    return Margins(sessions, ALARMS / figures / choices, common=figures >= 5)
+margins_of = cache(Margins)  # building the splines takes seconds
 
 
 def stored(case: Case, rng: Generator, runs: int) -> Iterator[Judged]:
@@ -205,13 +206,10 @@ def stored(case: Case, rng: Generator, runs: int) -> Iterator[Judged]:
         if case.one_session:
             base = case.noise.sessions(rng, scales, case.heads, PROCESSES)[:, None]
             base = base + walk[case.sessions - 1]
-        probed = np.zeros(case.figures, dtype=bool)
+        probes = np.full(case.figures, -1)
         if case.probes:
-            probed, known, heads, base = steadied(case.figures, known, heads, base)
-        found = statistics.spreads(by_figure(known)).values()
-        spreads = [
-            replace(s, probe="probe" if use else "") for s, use in zip(found, probed, strict=True)
-        ]
+            probes, known, heads, base = steadied(case.figures, known, heads, base)
+        spreads = spreads_of(known, probes)
         judged = compared(heads, base, spreads)
         if number < 20:
             check(judged, heads, base, spreads, rng)
@@ -221,7 +219,7 @@ def stored(case: Case, rng: Generator, runs: int) -> Iterator[Judged]:
 def steadied(figures: int, known: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     """Each figure less the probe that takes most of its variance away, if that is over half of it.
 
-    First of all which figures have a probe.
+    First of all each figure's probe, -1 for none.
 
     Probes come after the figures: as times, so that a slow machine raises both.
     """
@@ -231,14 +229,19 @@ def steadied(figures: int, known: np.ndarray, *others: np.ndarray) -> list[np.nd
     left = np.stack([way.var(axis=0) for way in ways])
     left[0] *= calibration._WORTH_CORRECTING
     chosen = figures - 1 + left.argmin(axis=0)
-    probed = chosen >= figures
-    use = probed[:, None]
-    return [probed, *(of[..., :figures, :] - use * of[..., chosen, :] for of in (known, *others))]
+    use = (chosen >= figures)[:, None]
+    probes = np.where(use[:, 0], chosen, -1)
+    return [probes, *(of[..., :figures, :] - use * of[..., chosen, :] for of in (known, *others))]
 
 
-def by_figure(logs: np.ndarray) -> dict[str, list[list[float]]]:
-    """(session, figure, process) as `statistics.spreads` takes it."""
-    return {str(n): of.tolist() for n, of in enumerate(np.exp(logs).transpose(1, 0, 2))}
+def spreads_of(known: np.ndarray, probes: np.ndarray) -> list[Spread]:
+    """As `calibration.calibrate` has them: those that one probe corrects are one family."""
+    found = {}
+    for probe in sorted(set(probes.tolist())):
+        of = {str(n): np.exp(known[:, n]).tolist() for n in np.flatnonzero(probes == probe)}
+        title = "" if probe < 0 else "probe"
+        found |= {int(n): replace(s, probe=title) for n, s in statistics.spreads(of).items()}
+    return [found[n] for n in range(len(probes))]
 
 
 def compared(heads: np.ndarray, base: np.ndarray, spreads: Sequence[Spread]) -> Judged:
@@ -385,6 +388,7 @@ FAMILIES: dict[str, Noise] = {
     "common session effect only": Noise(own=0.0, unequal=0.5),
     "own session effects only": Noise(common=0.0, own=0.02, unequal=0.5),
     "processes noisier than sessions": Noise(common=0.005, own=0.002, process=0.03, unequal=0.5),
+    "four kinds of figures": Noise(group=0.01, own=0.005, unequal=0.5),
     "drift within sessions": Noise(unequal=0.5, within=0.003),
     "each session 0.5 % away from the last": Noise(unequal=0.5, between=0.005),
 }

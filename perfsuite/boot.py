@@ -20,8 +20,10 @@ program that a test starts by itself (`python -m ...`) finds head's files on bot
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -278,10 +280,26 @@ def _prepare(*, with_path: bool) -> None:
     _set_finders(told, subject)
 
 
+def _die_with_parent() -> None:
+    """Be killed when the process that started this one ends, however it ends.
+
+    A stopped worker can not read that its pipe is closed, so it would stay for ever. Linux only;
+    elsewhere the pipe is all there is.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    set_death_signal = 1  # PR_SET_PDEATHSIG in linux/prctl.h
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before it was asked for
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__mp_main__":  # a child of multiprocessing, which has got the path already
     _prepare(with_path=False)
 
 if __name__ == "__main__":
+    _die_with_parent()
     _prepare(with_path=True)
     import pytest
 

@@ -19,6 +19,7 @@ from typing import Any
 from perfsuite.baselines import Baselines, as_stored, replace_file
 from perfsuite.errors import BaselineError
 from perfsuite.judging import PACE, corrected, costs, split
+from perfsuite.limits import limit_of
 from perfsuite.metrics import METRICS
 from perfsuite.results import Result, Row
 from perfsuite.statistics import ALARMS, Spread, between_sessions, compare, spreads
@@ -81,10 +82,11 @@ def read(path: Path) -> Spreads:
 
 def _spread(values: Mapping[str, Any]) -> Spread:
     spread = Spread(**values)
-    numbers = (spread.sessions - 1, spread.processes, spread.own, spread.freedom)
-    if not all(math.isfinite(n) and n > 0 for n in numbers):
-        raise ValueError(f"unusable spread {values}")
-    if min(spread.common, spread.process) < 0 or (spread.probe and spread.probe not in METRICS):
+    above_0 = (spread.sessions - 1, spread.processes, spread.own, spread.freedom)
+    from_0 = (spread.common, spread.process)
+    finite = all(map(math.isfinite, (*above_0, *from_0)))
+    known = not spread.probe or spread.probe.partition("@")[0] in METRICS
+    if not (finite and min(above_0) > 0 and min(from_0) >= 0 and known):
         raise ValueError(f"unusable spread {values}")
     return spread
 
@@ -134,8 +136,12 @@ def _spreads_of(results: Iterable[Result]) -> dict[str, Spread]:
     if not plain:
         return {}
     count = max(map(len, plain.values()))
-    sessions = {n: chosen[n][1] for n, of in plain.items() if len(of) == count}
-    return {n: replace(s, probe=chosen[n][0]) for n, s in spreads(sessions).items()}
+    families: dict[str, dict[str, list[list[float]]]] = {}  # by probe: they share its noise
+    for name, (probe, sessions) in chosen.items():
+        if len(sessions) == count:
+            families.setdefault(probe.partition("@")[0], {})[name] = sessions
+    found = (one for family in families.values() for one in spreads(family).items())
+    return {name: replace(spread, probe=chosen[name][0]) for name, spread in found}
 
 
 def _by_key(found: Mapping[str, Spread]) -> Spreads:
@@ -163,7 +169,8 @@ def _probe(result: Result, row: Row) -> tuple[str, list[list[float]]]:
     """The probe that steadies a figure most, if it does, and the figure's costs corrected by it."""
     plain = _costs(row)
     best, chosen = _WORTH_CORRECTING * between_sessions(plain) ** 2, ("", plain)
-    for probe in (r for r in result.rows if r.figure.startswith(PACE)):
+    probes = (r for r in result.rows if r.figure.startswith(PACE) and r.part == row.part)
+    for probe in probes:
         steadied = corrected(plain, probe.processes)
         if steadied and (variance := between_sessions(steadied) ** 2) < best:
             best, chosen = variance, (probe.figure, steadied)
@@ -211,10 +218,6 @@ def _beyond(limit: float, spread: float) -> float:
 
 
 def _default_limit(row: Row) -> float:
-    from perfsuite.limits import limit_of
-
     of = METRICS[row.metric_id]
     assert row.value is not None
     return limit_of(of).ratio(of, row.value) - 1
-
-

@@ -50,8 +50,8 @@ def broken(runs: Sequence[ItemRun], samples: dict[str, Any]) -> str:
 def gist(text: str) -> str:
     """The line of a traceback that says what happened."""
     lines = [line for line in text.strip().splitlines() if line.strip()] or [""]
-    errors = [line for line in lines if line.startswith("E  ")]
-    return (errors or lines)[0 if errors else -1].removeprefix("E").strip()
+    error = next((line for line in lines if line.startswith("E  ")), None)
+    return (lines[-1] if error is None else error.removeprefix("E")).strip()
 
 
 def _unequal_configurations(runs: Sequence[ItemRun]) -> str:

@@ -261,7 +261,9 @@ def slower_machine(bench: Bench, samples: Samples) -> float:
     """
     entry = bench.baselines.find(bench.machine, bench.suite, bench.key)
     then = entry.figures if entry else {}
-    figure = next((probe for probe in _PACES if probe in samples and probe in then), None)
+    both = [figure for figure in samples if figure in then]
+    probes = (f for probe in _PACES for f in both if f.partition("@")[0] == probe)
+    figure = next(probes, None)
     if figure is None:
         return 1.0
     return max(1.0, median(then[figure]) / median(process_medians(samples[figure])))

@@ -44,7 +44,7 @@ UNKNOWN_SESSION = 2.0
 PRIOR_SPREAD = 0.03  # relative standard deviation of a process's median, where nothing is known
 PRIOR_FREEDOM = 4  # the prior weighs as much as this many degrees of freedom
 # A probe is the best of three, and of none: what it left of a figure's spread is too little by what
-# the best of four is by chance. So its alarms are divided by as many (Bonferroni).
+# the best of four is by chance. So the alarms, the run's too, are divided by four (Bonferroni).
 _PROBE_CHOICES = 4
 _LARGEST_PRIOR = 20.0  # figures of one session are correlated: fewer than they look
 _ENOUGH_FIGURES = 5  # from which a common session effect can be told from the figures' own
@@ -132,8 +132,8 @@ def compare(
         error = math.sqrt(pooled * sum(1 / count for count in counts))
         margin = _t(1 - part, freedom) * error
         return Comparison(_interval(center, error, freedom), margin, error, sessions_known=False)
-    if spread.probe:
-        part /= _PROBE_CHOICES
+    choices = _PROBE_CHOICES if spread.probe else 1
+    part /= choices
     if spread.own:
         variance, freedom = _own_variance(spread, counts, [len(target), len(base)], part)
         of_interval: float = spread.sessions - 1
@@ -141,7 +141,8 @@ def compare(
         variance, freedom = _variance_here([*target, *base], counts)
         of_interval = freedom
     common = spread.common * math.sqrt(1 / len(target) + 1 / len(base))
-    margin = _margin(math.sqrt(variance), freedom, common, spread.sessions - 1, part)
+    own, known = math.sqrt(variance), spread.sessions - 1
+    margin = _margin(own, freedom, common, known, part, ALARMS / choices)
     error = math.sqrt(variance + common**2)
     return Comparison(_interval(center, error, of_interval), margin, error)
 
@@ -279,23 +280,25 @@ def _variance_here(sessions: Sessions, counts: Sequence[int]) -> tuple[float, fl
     return max(within, _TINIEST) ** 2 * sum(1 / n for n in counts), freedom
 
 
-def _margin(own: float, freedom: float, common: float, sessions: int, alarms: float) -> float:
+def _margin(
+    own: float, freedom: float, common: float, known: int, alarms: float, run: float = ALARMS
+) -> float:
     """What the sum of a figure's own and the common effect reaches by chance.
 
-    The common effect c is one event for all figures of the run, the own effects are one each. With
-    n = ALARMS / alarms of these, the smallest u for which the mean over c of
-    min(1, n * P(own > u - c)) is `ALARMS`.
+    The common effect c, of `known` degrees of freedom, is one event for all figures of the run, the
+    own effects are one each. With n = run / alarms of these, the smallest u for which the mean over
+    c of min(1, n * P(own > u - c)) is `run`, the accepted alarms of all figures.
     """
     alone = _t(1 - alarms, freedom) * own
     if not common:
         return alone
-    shifts = common * stdtrit(sessions, 1 - _TAILS)
+    shifts = common * stdtrit(known, 1 - _TAILS)
 
     def excess(margin: float) -> float:
-        beyond = stdtr(freedom, (shifts - margin) / own) * (ALARMS / alarms)
-        return float(minimum(beyond, 1.0) @ _WEIGHTS) - ALARMS
+        beyond = stdtr(freedom, (shifts - margin) / own) * (run / alarms)
+        return float(minimum(beyond, 1.0) @ _WEIGHTS) - run
 
-    highest = alone + _t(1 - ALARMS / 4, sessions) * common
+    highest = alone + _t(1 - run / 4, known) * common
     while excess(highest) > 0:
         highest *= 2
     return float(brentq(excess, 0.0, highest, xtol=1e-5)) if excess(0.0) > 0 else 0.0

@@ -36,12 +36,13 @@ def _table(findings: Sequence[Finding]) -> Iterator[str]:
     for finding in findings:
         of = METRICS[finding.figure.partition("@")[0]]
         part = finding.figure.partition("@")[2]
-        probe = METRICS[finding.spread.probe].title if finding.spread.probe else ""
+        by = METRICS.get(finding.spread.probe.partition("@")[0])
         cells.append((
             f"  {part} {of.title}" if part else f"  {of.title}",
             _percent(finding.between), _percent(finding.spread.process),
             _percent(finding.noise - 1), _percent(finding.detectable - 1),
-            _percent(finding.limit - 1), _percent(finding.suggested - 1), probe,
+            _percent(finding.limit - 1), _percent(finding.suggested - 1),
+            by.title if by else "",
         ))  # fmt: skip
     align = ("left", *["right"] * 6, "left")
     text = tabulate(cells, (), tablefmt="plain", disable_numparse=True, colalign=align)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from perfsuite.metrics import METRICS, display
 from perfsuite.results import Result, Row
@@ -66,3 +66,21 @@ def counts(results: Sequence[Result], gone: int) -> str:
         for verdict in _ORDER
         if found[verdict]
     )
+
+
+_MEANINGS = {
+    Verdict.WORSE: "beyond the limit, and beyond what noise explains: mend it, or --perf-save",
+    Verdict.VOID: "the contract was broken, so there is no figure: the message says how",
+    Verdict.GONE: "a baseline that nothing measures any more",
+    Verdict.UNSURE: "can not be told from noise; its note says what would settle it",
+    Verdict.FOREIGN: "measured before, but elsewhere or by another definition",
+    Verdict.NEW: "nothing to compare with yet: --perf-save-new records it",
+    Verdict.BETTER: "beyond the limit on the good side",
+}
+
+
+def meanings(results: Sequence[Result], gone: int) -> Iterator[str]:
+    """What each verdict means that someone may have to act on."""
+    found = {row.verdict for result in results for row in result.rows}
+    found |= {Verdict.GONE} if gone else set()
+    yield from (f"  {verdict}: {text}" for verdict, text in _MEANINGS.items() if verdict in found)

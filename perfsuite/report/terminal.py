@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
-from perfsuite.report.table import HEADER, cells, counts
+from perfsuite.report.table import HEADER, cells, counts, meanings
 from perfsuite.results import Result
 
+_WIDEST = 100
 _NOTE_LINES = 2  # the failure itself tells the rest
 
 
@@ -21,6 +23,7 @@ def lines(
     yield from notes
     if results or gone:
         yield counts(results, len(gone))
+        yield from meanings(results, len(gone))
     if any(row.cached for result in results for row in result.rows):
         yield "c: the working set is near the cache, so the memory ceiling is no bound"
 
@@ -35,10 +38,15 @@ def _table(results: Sequence[Result]) -> Iterator[str]:
             yield f"      disturbed: {result.disturbance}"
         for row in result.rows:
             yield next(remaining)
-            yield from (f"      {line}" for line in row.note.splitlines()[:_NOTE_LINES])
+            yield from _note(row.note)
             if row.waiver:
                 yield f"      {row.waiver}"
         yield from (f"      published: {text}" for text in result.published)
+
+
+def _note(text: str) -> Iterator[str]:
+    for line in text.splitlines()[:_NOTE_LINES]:
+        yield from (f"      {part}" for part in wrap(line, _WIDEST - 6))
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:

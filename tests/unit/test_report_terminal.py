@@ -99,6 +99,10 @@ def test_the_table_reads_like_this(
         "GONE: llm-z | measured (a.json) has no test any more",
         "saved 2 tests",
         "1 WORSE, 1 VOID, 1 GONE, 1 UNSURE",
+        "  WORSE: beyond the limit, and beyond what noise explains: mend it, or --perf-save",
+        "  VOID: the contract was broken, so there is no figure: the message says how",
+        "  GONE: a baseline that nothing measures any more",
+        "  UNSURE: can not be told from noise; its note says what would settle it",
         "c: the working set is near the cache, so the memory ceiling is no bound",
     ]
 
@@ -113,7 +117,8 @@ def test_results_without_figures_are_headings(
         make_result(workload="c", rows=()),
     ]
     printed = list(lines(results, [], []))
-    assert [line[:6] for line in printed[1:]] == ["a on t", "b on t", "  TTFT", "c on t", "1 WORS"]
+    starts = [line[:6] for line in printed[1:]]
+    assert starts == ["a on t", "b on t", "  TTFT", "c on t", "1 WORS", "  WORS"]
     assert len(list(lines([make_result(rows=())], [], []))) >= 2
 
 
