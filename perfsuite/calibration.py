@@ -196,7 +196,7 @@ def _finding(result: Result, row: Row, spread: Spread, part: float, base: int) -
     flat = [[1.0] * spread.processes]
     found = compare(flat, flat * base, spread, part)
     limit = row.limit or 1 + _default_limit(row)
-    noise = math.exp(found.margin)
+    noise = found.alarm(1.0)
     plain = _costs(row)
     between = between_sessions(plain)
     return Finding(

@@ -21,7 +21,7 @@ _UNITS: dict[str, dict[str, float]] = {
     "bytes": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
     "tokens/s": {"tok/s": 1.0, "ktok/s": 1e3, "Mtok/s": 1e6},
     "operations": {"op": 1.0, "Mop": 1e6, "Gop": 1e9, "Top": 1e12},
-    "bytes/s": {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9},
+    "bytes/s": {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12},
     "operations/s": {"op/s": 1.0, "Mop/s": 1e6, "Gop/s": 1e9, "Top/s": 1e12},
     "calls": {"calls": 1.0},
 }
