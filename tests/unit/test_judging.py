@@ -15,16 +15,20 @@ from perfsuite.baselines import Baselines, Entry, Key, save
 from perfsuite.judging import (
     Bench,
     Pairs,
+    corrected,
+    costs,
     differences,
     failure_message,
     pair_rows,
     rows,
     slower_machine,
+    split,
     void,
 )
 from perfsuite.limits import Limit
+from perfsuite.metrics import METRICS
 from perfsuite.results import Row
-from perfsuite.statistics import Spread
+from perfsuite.statistics import ALARMS, UNKNOWN_SESSION, Spread, compare, compare_pairs
 from perfsuite.verdict import Verdict
 
 MACHINE, SUITE, KEY = "cpu-a-2x", "llm", Key("llm-x", "torch_llama", "smoke")
@@ -47,8 +51,14 @@ def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def store(tmp_path: Path) -> Callable[..., None]:
     """Put figures under the usual key, of this machine class or of another."""
 
-    def put(machine: str = MACHINE, toolchain: str = TOOLS, **figures: Sequence[float]) -> None:
-        found = {name: {"unit": "", "processes": list(v)} for name, v in figures.items()}
+    def put(
+        machine: str = MACHINE,
+        toolchain: str = TOOLS,
+        sessions: Sequence[int] = (),
+        **figures: Sequence[float],
+    ) -> None:
+        counts = {"sessions": list(sessions)} if sessions else {}
+        found = {name: {"unit": "", "processes": list(v), **counts} for name, v in figures.items()}
         entry = {"toolchain": toolchain, "date": "2026-01-31", "figures": found}
         save(tmp_path, machine, SUITE, {KEY.text: entry}, "all")
 
@@ -520,3 +530,230 @@ def test_a_figure_of_one_side_is_named(bench: Callable[..., Bench]) -> None:
     assert (there.figure, there.verdict) == (DECODE, "GONE")
     assert "main (1a2b)" in here.note
     assert "main (1a2b)" in there.note
+
+
+# --- whose spread, which part of the alarms ---
+
+ANY = {TTFT: Limit(0.0), DECODE: Limit(0.0), "call_time/per_call": Limit(0.0)}
+
+
+@pytest.mark.parametrize("look", [0, 1, 2])
+def test_a_row_holds_what_the_comparison_found(
+    bench: Callable[..., Bench], store: Callable[..., None], look: int
+) -> None:
+    """Ratio, alarm and what would have been seen, at this test's part and this look's."""
+    store(**{TTFT: STORED})
+    (row,) = rows(bench(spreads={TTFT: KNOWN}, alarms=ALARMS / 20, look=look), {TTFT: five(1.03)})
+    found = compare([[v * 1.03 for v in STORED]], [STORED], KNOWN, ALARMS / 20, look)
+    assert row.alarm == pytest.approx(found.alarm(1.05))
+    assert row.detectable == pytest.approx(found.detectable(1.05))
+    assert (row.ratio_low, row.ratio_high) == pytest.approx((found.ratio.low, found.ratio.high))
+    assert (row.verdict, row.may_settle) == (Verdict.UNSURE, True)
+
+
+def test_the_alarms_are_divided_over_what_is_compared_with_noise(
+    bench: Callable[..., Bench], store: Callable[..., None]
+) -> None:
+    """Exact figures, those that are shown and those without a baseline take no part of them."""
+    calls = {f"call_time/per_call@{n}": STORED for n in range(3)}
+    store(**calls, **{PEAK: [100.0], RESIDENT: [100.0], PACE: STORED})
+    samples = {name: five(1.0) for name in (*calls, "call_time/per_call@new", PACE)}
+    samples |= {PEAK: [[100.0]] * 5, RESIDENT: [[100.0]] * 5}
+    found = rows(bench(limits=[ANY], spreads={"call_time/per_call": KNOWN}), samples)
+    expected = compare([STORED], [STORED], KNOWN, ALARMS / 3).alarm(1.0)
+    alarms = {row.figure: row.alarm for row in found}
+    assert [alarms[name] for name in calls] == [pytest.approx(expected)] * 3
+
+
+def test_a_figures_own_spread_is_taken_before_its_metrics(
+    bench: Callable[..., Bench], store: Callable[..., None]
+) -> None:
+    """A stated drift names metrics, a calibration figures."""
+    figure, metric, wide = "call_time/per_call@load", "call_time/per_call", replace(KNOWN, own=0.2)
+    store(**{figure: STORED})
+    for spreads, verdict in (
+        ({metric: KNOWN}, Verdict.WORSE),
+        ({metric: KNOWN, figure: wide}, Verdict.UNSURE),
+        ({metric: wide, figure: KNOWN}, Verdict.WORSE),
+    ):
+        assert rows(bench(spreads=spreads), {figure: five(1.3)})[0].verdict is verdict
+
+
+def test_without_a_known_spread_a_loss_is_not_worth_another_look(judged: Any, store: Any) -> None:
+    """1.9 times as long may be another session's doing: more of this one do not tell."""
+    store(**{TTFT: STORED})
+    row = judged(TTFT, five(1.9))
+    assert (row.verdict, row.may_settle) == (Verdict.UNSURE, False)
+    assert row.alarm > 1.05 * UNKNOWN_SESSION
+    assert "--perf-calibrate" in row.note
+
+
+def test_sessions_of_a_baseline_are_told_apart(
+    bench: Callable[..., Bench], store: Callable[..., None]
+) -> None:
+    """Ten processes of two sessions know more of the machine than ten of one."""
+    wide = replace(KNOWN, own=0.02)
+    store(sessions=(5, 5), **{TTFT: [*STORED, *STORED]})
+    (two,) = rows(bench(limits=[ANY], spreads={TTFT: wide}), {TTFT: five(1.0)})
+    store(**{TTFT: [*STORED, *STORED]})
+    (one,) = rows(bench(limits=[ANY], spreads={TTFT: wide}), {TTFT: five(1.0)})
+    found = compare([STORED], [STORED, STORED], wide, ALARMS)
+    assert two.alarm == pytest.approx(found.alarm(1.0))
+    assert one.alarm > two.alarm
+
+
+def test_sessions_of_a_run_are_told_apart(
+    bench: Callable[..., Bench], store: Callable[..., None]
+) -> None:
+    """A calibration's own rows: how many processes each session gave stays with them."""
+    store(**{TTFT: STORED})
+    known = bench(limits=[ANY], spreads={TTFT: replace(KNOWN, own=0.02)})
+    ten = {TTFT: [*five(1.0), *five(1.0)]}
+    two, one = (rows(known, ten, {TTFT: counts})[0] for counts in ([5, 5], [10]))
+    assert (two.sessions, one.sessions) == ((5, 5), (10,))
+    assert two.alarm < one.alarm
+
+
+def test_a_disturbance_and_a_slower_machine_excuse_together(
+    bench: Callable[..., Bench], store: Callable[..., None]
+) -> None:
+    """A loss below their product and the limit may be theirs; bytes are nobody else's."""
+    store(**{TTFT: STORED, PEAK: [1000.0]})
+    busy = bench(spreads={TTFT: KNOWN}, excuse=1.5, slower=1.2)
+    for factor, verdict in ((1.85, Verdict.UNSURE), (2.0, Verdict.WORSE)):
+        assert rows(busy, {TTFT: five(factor)})[0].verdict is verdict
+    assert rows(busy, {PEAK: [[1100.0]]})[0].verdict is Verdict.WORSE
+
+
+# --- probes ---
+
+PROBED = replace(KNOWN, probe=PACE)
+PACES = [100.0, 100.0, 50.0, 200.0, 100.0]
+
+
+@pytest.fixture
+def paced(bench: Callable[..., Bench], store: Callable[..., None]) -> Callable[..., Row]:
+    """TTFT by a factor of the baseline's, beside a probe at 80 % of its pace."""
+
+    def judge(factor: float, **changes: Any) -> Row:
+        store(**{TTFT: STORED, PACE: PACES})
+        samples = {TTFT: five(factor), PACE: [[0.8 * pace] for pace in PACES]}
+        return rows(bench(**{"spreads": {TTFT: PROBED}, **changes}), samples)[0]
+
+    return judge
+
+
+def test_each_process_is_corrected_by_its_own_pace(
+    bench: Callable[..., Bench], store: Callable[..., None]
+) -> None:
+    """Where one took twice as long at half the pace, it lost nothing."""
+    store(**{TTFT: [100.0 * v / pace for v, pace in zip(STORED, PACES, strict=True)], PACE: PACES})
+    found = rows(bench(spreads={TTFT: PROBED}), {TTFT: five(1.0), PACE: [[100.0]] * 5})
+    assert found[0].ratio == pytest.approx(1.0)
+    assert found[0].value == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_corrected_loss_is_a_loss_of_the_code(paced: Callable[..., Row]) -> None:
+    """A quarter more time is the machine's; half as much again is not."""
+    assert paced(1.25).verdict is Verdict.SAME
+    worse = paced(1.5)
+    assert worse.verdict is Verdict.WORSE
+    assert worse.ratio == pytest.approx(1.2)
+    assert worse.note == "corrected by machine pace"
+
+
+def test_the_slower_machine_is_no_second_excuse(paced: Callable[..., Row]) -> None:
+    """It is in the correction; other users of the machine are not."""
+    assert paced(1.5, slower=1.25).verdict is Verdict.WORSE
+    assert paced(1.5, excuse=1.25).verdict is Verdict.UNSURE
+
+
+def test_a_chosen_probe_has_a_fourth_of_the_alarms(paced: Callable[..., Row]) -> None:
+    """It is the best of four choices, by what the calibration happened to see."""
+    plain = compare([STORED], [STORED], KNOWN, ALARMS / 4).alarm(1.0)
+    assert paced(1.25, limits=[ANY]).alarm == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("missing", ["baseline", "run", "processes"])
+def test_without_its_probe_the_spread_of_a_figure_is_unknown(
+    bench: Callable[..., Bench], store: Callable[..., None], missing: str
+) -> None:
+    """The calibrated one is of corrected levels alone."""
+    store(**{TTFT: STORED}, **({} if missing == "baseline" else {PACE: PACES}))
+    paces = {"run": [], "processes": PACES[:3]}.get(missing, PACES)
+    samples = {TTFT: five(1.5), **({PACE: [[p] for p in paces]} if paces else {})}
+    row = rows(bench(spreads={TTFT: PROBED}), samples)[0]
+    assert (row.verdict, row.may_settle) == (Verdict.UNSURE, False)
+    assert row.alarm is not None
+    assert row.alarm > 1.05 * UNKNOWN_SESSION
+
+
+def test_costs_rise_when_things_get_worse() -> None:
+    """Times as they are, throughputs as their reciprocals; a pace takes the machine out of them."""
+    assert costs(METRICS[TTFT], [[2.0], [4.0]]) == [[2.0], [4.0]]
+    assert costs(METRICS[DECODE], [[2.0], [4.0]]) == [[0.5], [0.25]]
+    assert corrected([[2.0, 4.0], [8.0]], [1.0, 0.5, 0.25]) == [[2.0, 2.0], [2.0]]
+    assert corrected([[2.0, 4.0], [8.0]], [1.0, 0.5]) == []
+
+
+def test_processes_are_split_by_session() -> None:
+    """Without counts all are of one."""
+    assert split([1.0, 2.0, 3.0], [2, 1]) == [[1.0, 2.0], [3.0]]
+    assert split([1.0, 2.0, 3.0], ()) == [[1.0, 2.0, 3.0]]
+
+
+def test_where_every_call_has_a_name_so_have_its_probes(
+    bench: Callable[..., Bench], store: Callable[..., None]
+) -> None:
+    """The machine's pace is found all the same."""
+    figure = f"{PACE}@load"
+    store(**{"call_time/per_call@load": STORED, figure: [100.0] * 5})
+    assert slower_machine(bench(), {figure: [[80.0]] * 5}) == pytest.approx(1.25)
+    assert slower_machine(bench(), {f"{PACE}@run": [[80.0]] * 5}) == 1.0
+
+
+# --- more of pairs ---
+
+
+def test_a_log_ratio_is_a_cost_whatever_the_metric(bench: Callable[..., Bench]) -> None:
+    """Above zero is worse for a throughput too."""
+    found = pairs(*(1.3 * ratio for ratio in STEADY), figure=DECODE)
+    (row,) = pair_rows(bench(), {DECODE: five(0.77)}, found)
+    assert row.verdict is Verdict.WORSE
+    assert row.ratio == pytest.approx(1.3, rel=1e-3)
+
+
+def test_the_alarms_of_pairs_are_divided_over_what_has_noise(bench: Callable[..., Bench]) -> None:
+    """Exact ones take no part; the look's part is the pairs' own."""
+    noisy = [0.02 * v for v in (-1, 1, -0.5, 0.5, 1.5, -1.5, 0.2, -0.2)]
+    logs = {TTFT: noisy, DECODE: noisy, PEAK: [0.0] * 8}
+    samples = {name: [[1.0]] * 8 for name in logs}
+    of = Pairs("main", logs, {name: [1.0] * 8 for name in logs})
+    found = pair_rows(bench(limits=[ANY], look=1), samples, of)
+    expected = compare_pairs(noisy, ALARMS / 2, look=1).alarm(1.0)
+    assert [row.alarm for row in found] == [pytest.approx(expected)] * 2 + [1.01]
+
+
+def test_a_busy_machine_excuses_pairs_too(bench: Callable[..., Bench]) -> None:
+    """Both sides ran beside it, but not in the same moments."""
+    found = pairs(*(1.08 * ratio for ratio in STEADY))
+    assert pair_rows(bench(excuse=1.2), {TTFT: five(1.08)}, found)[0].verdict is Verdict.UNSURE
+
+
+def test_a_sample_that_is_no_figure_voids_a_pair(bench: Callable[..., Bench]) -> None:
+    """The log ratios may look fine where one process gave nothing usable."""
+    samples = {TTFT: [[1.0], [1.0, math.nan, 1.0]]}
+    assert pair_rows(bench(), samples, pairs(*STEADY))[0].verdict is Verdict.VOID
+
+
+def test_what_is_not_gated_is_shown_in_pairs(bench: Callable[..., Bench]) -> None:
+    """Whatever its ratio."""
+    (row,) = pair_rows(bench(), {RESIDENT: [[9.0]]}, pairs(9.0, figure=RESIDENT))
+    assert (row.verdict, row.baseline, row.ratio) == (Verdict.SHOWN, 1.0, None)
+
+
+def test_a_failure_says_how_far_noise_reaches(make_row: Callable[..., Row]) -> None:
+    """Where that is beyond the limit; else the limit alone decided."""
+    for alarm, words in ((1.08, "1.050, noise reaches 1.080 (above"), (1.05, "1.050 (above")):
+        text = failure_message(make_row(alarm=alarm), more=[], differs="", disturbed="", remedy="")
+        assert f"limit {words}" in text.splitlines()[2]
