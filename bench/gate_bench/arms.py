@@ -150,7 +150,8 @@ def _judge_by_asv(place: Path, _: Path, percent: int) -> list[Row]:
     if not (place / "asv" / ".asv-machine.json").exists():
         (place / "asv").mkdir(exist_ok=True)
         run(project, (*_ASV, "machine", "--yes", "--machine=this"), expected=[0], **home)
-    comparing = ("--machine=this", f"--factor={_FACTOR}", "--no-only-changed", "--show-stderr")
+    comparing = ("--machine=this", f"--factor={_FACTOR}", "--no-only-changed", "--show-stderr",
+                 "--launch-method=forkserver")  # fmt: skip
     command = (*_ASV, "continuous", *comparing, "base", f"slow-{percent}")
     status, text = run(project, command, expected=[0, 1], **home)
     head, base = (_asv_seconds(place, of, text) for of in (f"slow-{percent}", "base"))
