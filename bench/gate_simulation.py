@@ -206,41 +206,44 @@ def stored(case: Case, rng: Generator, runs: int) -> Iterator[Judged]:
         if case.one_session:
             base = case.noise.sessions(rng, scales, case.heads, PROCESSES)[:, None]
             base = base + walk[case.sessions - 1]
-        probes = np.full(case.figures, -1)
-        if case.probes:
-            probes, known, heads, base = steadied(case.figures, known, heads, base)
+        probes = chosen_probes(known, case.figures)
         spreads = spreads_of(known, probes)
+        heads, base = (less(of, probes) for of in (heads, base))
         judged = compared(heads, base, spreads)
         if number < 20:
             check(judged, heads, base, spreads, rng)
         yield judged
 
 
-def steadied(figures: int, known: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Each figure less the probe that takes most of its variance away, if that is over half of it.
+def chosen_probes(known: np.ndarray, figures: int) -> np.ndarray:
+    """The place of the probe that takes most of a figure's variance away, if that is over half.
 
-    First of all each figure's probe, -1 for none.
-
-    Probes come after the figures: as times, so that a slow machine raises both.
+    Probes come after the figures: as times, so that a slow machine raises both. -1 is none.
     """
     levels = known.mean(axis=2)
     ways = [levels[:, :figures]]
     ways += [ways[0] - levels[:, [probe]] for probe in range(figures, levels.shape[1])]
     left = np.stack([way.var(axis=0) for way in ways])
     left[0] *= calibration._WORTH_CORRECTING
-    chosen = figures - 1 + left.argmin(axis=0)
-    use = (chosen >= figures)[:, None]
-    probes = np.where(use[:, 0], chosen, -1)
-    return [probes, *(of[..., :figures, :] - use * of[..., chosen, :] for of in (known, *others))]
+    best = left.argmin(axis=0)
+    return np.where(best, figures - 1 + best, -1)
+
+
+def less(logs: np.ndarray, probes: np.ndarray) -> np.ndarray:
+    """The figures without what their probes saw of the machine."""
+    figures = logs[..., : len(probes), :]
+    return figures - np.where(probes[:, None] < 0, 0.0, logs[..., probes, :])
 
 
 def spreads_of(known: np.ndarray, probes: np.ndarray) -> list[Spread]:
-    """As `calibration.calibrate` has them: those that one probe corrects are one family."""
+    """As `calibration.calibrate` has them: of all figures corrected alike, for each probe."""
     found = {}
     for probe in sorted(set(probes.tolist())):
-        of = {str(n): np.exp(known[:, n]).tolist() for n in np.flatnonzero(probes == probe)}
+        logs = less(known, np.full(len(probes), probe))
+        of = {str(n): rows.tolist() for n, rows in enumerate(np.exp(logs).transpose(1, 0, 2))}
+        family = list(statistics.spreads(of).values())
         title = "" if probe < 0 else "probe"
-        found |= {int(n): replace(s, probe=title) for n, s in statistics.spreads(of).items()}
+        found |= {n: replace(family[n], probe=title) for n in np.flatnonzero(probes == probe)}
     return [found[n] for n in range(len(probes))]
 
 
@@ -294,7 +297,7 @@ def check(
 
 def in_pairs(case: Case, rng: Generator, runs: int) -> Iterator[Judged]:
     """Runs at head and base in turn: `statistics.compare_pairs` for all figures."""
-    chunk = max(1, 2000 // case.figures)
+    chunk = max(1, min(50, 2000 // case.figures))
     for _ in range(0, runs, chunk):
         scales = case.noise.scales(rng, case.figures)
         shape = (chunk, case.figures, PAIRS[-1])

@@ -127,21 +127,18 @@ def calibrate(results: Iterable[Result]) -> Spreads:
 
 
 def _spreads_of(results: Iterable[Result]) -> dict[str, Spread]:
-    plain, chosen = {}, {}
-    for result in results:
-        for row in _judged(result):
-            name = f"{result.key}\n{row.figure}"
-            plain[name] = _costs(row)
-            chosen[name] = _probe(result, row)
-    if not plain:
-        return {}
-    count = max(map(len, plain.values()))
-    families: dict[str, dict[str, list[list[float]]]] = {}  # by probe: they share its noise
-    for name, (probe, sessions) in chosen.items():
-        if len(sessions) == count:
+    ways = {f"{r.key}\n{row.figure}": _ways(r, row) for r in results for row in _judged(r)}
+    count = max((len(of[""]) for of in ways.values()), default=0)
+    whole = {name: of for name, of in ways.items() if len(of[""]) == count}
+    # All figures corrected alike are one family: those alone that a probe suits best would look
+    # quieter together than they are.
+    families: dict[str, dict[str, list[list[float]]]] = {}
+    for name, of in whole.items():
+        for probe, sessions in of.items():
             families.setdefault(probe.partition("@")[0], {})[name] = sessions
-    found = (one for family in families.values() for one in spreads(family).items())
-    return {name: replace(spread, probe=chosen[name][0]) for name, spread in found}
+    found = {probe: spreads(family) for probe, family in families.items()}
+    best = {name: _best(of) for name, of in whole.items()}
+    return {n: replace(found[p.partition("@")[0]][n], probe=p) for n, p in best.items()}
 
 
 def _by_key(found: Mapping[str, Spread]) -> Spreads:
@@ -165,16 +162,19 @@ def _costs(row: Row) -> list[list[float]]:
     return costs(METRICS[row.metric_id], split(row.processes, row.sessions))
 
 
-def _probe(result: Result, row: Row) -> tuple[str, list[list[float]]]:
-    """The probe that steadies a figure most, if it does, and the figure's costs corrected by it."""
+def _ways(result: Result, row: Row) -> dict[str, list[list[float]]]:
+    """A figure's costs as they are, and corrected by each probe that was taken with it."""
     plain = _costs(row)
-    best, chosen = _WORTH_CORRECTING * between_sessions(plain) ** 2, ("", plain)
-    probes = (r for r in result.rows if r.figure.startswith(PACE) and r.part == row.part)
-    for probe in probes:
-        steadied = corrected(plain, probe.processes)
-        if steadied and (variance := between_sessions(steadied) ** 2) < best:
-            best, chosen = variance, (probe.figure, steadied)
-    return chosen
+    probes = [r for r in result.rows if r.figure.startswith(PACE) and r.part == row.part]
+    found = {probe.figure: corrected(plain, probe.processes) for probe in probes}
+    return {"": plain, **{probe: of for probe, of in found.items() if of}}
+
+
+def _best(ways: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """The probe that takes most of a figure's variance away, if that is over half of it."""
+    left = {probe: between_sessions(sessions) ** 2 for probe, sessions in ways.items()}
+    left[""] *= _WORTH_CORRECTING
+    return min(left, key=left.__getitem__)
 
 
 def findings(results: Sequence[Result], found: Spreads, base_sessions: int) -> list[Finding]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from perfsuite.run import Run
 
 
-class Calibration:
+class CalibrationRounds:
     """`--perf-calibrate`: every test in several sessions."""
 
     def __init__(self, run: Run, gate: Gate) -> None:
@@ -71,7 +71,7 @@ class Calibration:
             measured.extend(more, same_session=False)
 
 
-class Comparison:
+class PairRounds:
     """`--perf-against`: every test in pairs with another tree, until it is decided."""
 
     def __init__(self, run: Run, gate: Gate) -> None:

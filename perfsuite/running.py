@@ -23,7 +23,7 @@ from perfsuite.measurement import Measurement
 from perfsuite.options import Options
 from perfsuite.plan import Plan, is_perf, marker_of, plan_of, uses_benchmark
 from perfsuite.results import Result
-from perfsuite.rounds import Calibration, Comparison, plans_of
+from perfsuite.rounds import CalibrationRounds, PairRounds, plans_of
 from perfsuite.slowing import slow_benchmark
 from perfsuite.turns import measuring, sharing
 from perfsuite.worker import benchmark_result
@@ -43,9 +43,11 @@ class Measurer:
         self._run, self._options = run, run.options
         self._crew = Crew(partial(worker_arguments, run), folder(run.config))
         self._gate = Gate(run.options, self._crew)
-        self.rounds: Calibration | Comparison | None = None
-        if run.options.calibrate or run.options.against is not None:
-            self.rounds = (Calibration if run.options.calibrate else Comparison)(run, self._gate)
+        self.rounds: CalibrationRounds | PairRounds | None = None
+        if run.options.calibrate:
+            self.rounds = CalibrationRounds(run, self._gate)
+        elif run.options.against is not None:
+            self.rounds = PairRounds(run, self._gate)
         self._following: str | None = None
         self._usable = False  # no test that was collected had to be refused
         self._first_verdicts: dict[str, str | None] = {}

@@ -38,7 +38,7 @@ def _table(findings: Sequence[Finding]) -> Iterator[str]:
         part = finding.figure.partition("@")[2]
         by = METRICS.get(finding.spread.probe.partition("@")[0])
         cells.append((
-            f"  {part} {of.title}" if part else f"  {of.title}",
+            f"{part} {of.title}" if part else of.title,
             _percent(finding.between), _percent(finding.spread.process),
             _percent(finding.noise - 1), _percent(finding.detectable - 1),
             _percent(finding.limit - 1), _percent(finding.suggested - 1),
@@ -47,13 +47,13 @@ def _table(findings: Sequence[Finding]) -> Iterator[str]:
     align = ("left", *["right"] * 6, "left")
     text = tabulate(cells, (), tablefmt="plain", disable_numparse=True, colalign=align)
     header, *printed = text.splitlines()
-    yield header.rstrip()
+    yield f"  {header}".rstrip()
     key = ""
     for finding, line in zip(findings, printed, strict=True):
         if finding.key != key:
             key = finding.key
             yield key
-        yield line.rstrip()
+        yield f"  {line}".rstrip()  # tabulate takes leading blanks away
 
 
 def _percent(share: float) -> str:

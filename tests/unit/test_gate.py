@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from perfsuite import gate
-from perfsuite.baselines import Key
+from perfsuite.baselines import Key, save
+from perfsuite.calibration import path_of, write
 from perfsuite.crew import Crew, ItemRun
 from perfsuite.environment import Disturbance
 from perfsuite.gate import Gate
@@ -19,6 +20,7 @@ from perfsuite.pairing import Duel, Pair
 from perfsuite.plan import Plan
 from perfsuite.results import Row
 from perfsuite.sampling import Measured
+from perfsuite.statistics import ALARMS, Spread, known_drift
 from perfsuite.verdict import Verdict
 
 TIME = "call_time/per_call"
@@ -163,3 +165,116 @@ def test_a_test_that_base_lacks_is_new(tmp_path: Path) -> None:
     assert row.note == "only here: not collected"
 
 
+# --- what a run is judged with ---
+
+PACE = "machine_pace/matrix_products"
+QUIET = Spread(sessions=10, processes=5, common=0.0, own=0.01, freedom=29.0, process=0.01)
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a baseline of one second at a pace of 100, and its machine's calibration."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / "stored"
+    figures = {TIME: [1.0] * 5, PACE: [100.0] * 5}
+    entry = {"figures": {name: {"unit": "", "processes": of} for name, of in figures.items()}}
+    save(folder, "cpu-x", "t.py", {Key("t").text: entry}, "all")
+    write(path_of(folder, "cpu-x"), {}, {Key("t").text: {TIME: QUIET}})
+    return folder
+
+
+def at(pace: float, *values: float) -> ItemRun:
+    """A process that measured these times beside that pace of the machine."""
+    run = ran(*values)
+    run.measured[""].once = {PACE: pace}
+    return run
+
+
+def judged_against(folder: Path, measured: Measurement, **command: Any) -> Any:
+    made = Gate(options(folder, baselines=[folder], **command), Crew(lambda number: [], folder))
+    return made.judge(plan(made.options), measured)
+
+
+def test_a_loss_beyond_noise_is_worse(stored: Path) -> None:
+    """Five processes a fifth slower, on a machine that is calibrated and as it was."""
+    result = judged_against(stored, Measurement([[at(100.0, 1.2)] * 5]))
+    assert result.rows[0].verdict is Verdict.WORSE
+    assert result.disturbance == ""
+
+
+def test_only_the_worst_disturbance_of_the_looks_excuses(stored: Path) -> None:
+    """0.3 of the machine taken away raises the alarm by 1 / 0.7, however many looks said so."""
+    found = [Disturbance(0.3, "others"), Disturbance(0.1, "stolen"), Disturbance(0.3, "others")]
+    for factor, verdict in ((1.45, Verdict.UNSURE), (1.55, Verdict.WORSE)):
+        measured = Measurement([[at(100.0, factor)] * 5], disturbances=found)
+        result = judged_against(stored, measured)
+        assert result.rows[0].verdict is verdict
+        assert result.rows[0].alarm == pytest.approx(1.05 / 0.7)
+        assert result.disturbance == "others"
+
+
+@pytest.mark.parametrize(
+    ("pace", "alarm", "text"),
+    [
+        (50.0, 2.1, "the machine ran 50% slower than for the baseline"),
+        (97.0, 1.05, ""),  # a few per cent are the probe's own noise
+        (200.0, 1.05, ""),
+    ],
+)
+def test_a_slower_machine_excuses_its_factor(
+    stored: Path, pace: float, alarm: float, text: str
+) -> None:
+    """What the probe lost against the baseline, and told as a disturbance."""
+    result = judged_against(stored, Measurement([[at(pace, 1.0)] * 5]))
+    assert result.rows[0].alarm == pytest.approx(alarm)
+    assert result.disturbance == text
+
+
+def test_a_broken_measurement_is_void_and_keeps_no_samples(stored: Path) -> None:
+    """Nothing of it may be saved; how the machine was stays told."""
+    measured = Measurement([[at(50.0, 1.0), ItemRun(void="died")]], 2.0, [], {"load": 1})
+    result = judged_against(stored, measured)
+    assert [(row.verdict, row.note) for row in result.rows] == [(Verdict.VOID, "died")]
+    assert (result.samples, result.seconds, result.machine_state) == ({}, 2.0, {"load": 1})
+    assert result.disturbance == ""
+
+
+def test_the_sessions_of_a_measurement_stay_in_its_rows(stored: Path) -> None:
+    """As a baseline of several sessions has them."""
+    result = judged_against(stored, Measurement([[at(100.0, 1.0)] * 3, [at(100.0, 1.0)] * 2]))
+    assert result.rows[0].sessions == (3, 2)
+
+
+def test_the_alarms_of_a_run_are_divided_over_its_tests(stored: Path) -> None:
+    """A run of 50 tests and one of one: the same data, another reach. None is taken for one."""
+    made = Gate(options(stored, baselines=[stored]), Crew(lambda number: [], stored))
+    for tests, part in ((50, ALARMS / 50), (1, ALARMS), (0, ALARMS)):
+        made.tests = tests
+        assert made._bench(plan(made.options)).alarms == part
+
+
+def test_the_spread_is_stated_calibrated_or_told_by_saves(stored: Path) -> None:
+    """In this order; a stated one is for every metric."""
+    key = Key("t").text
+
+    def spreads(**command: Any) -> Any:
+        made = Gate(options(stored, baselines=[stored], **command), Crew(lambda n: [], stored))
+        return made._bench(plan(made.options)).spreads
+
+    assert spreads() == {TIME: QUIET}
+    stated = spreads(drift="3%")
+    assert stated[TIME] == stated[PACE] == known_drift(0.03)
+    path_of(stored, "cpu-x").unlink()
+    assert spreads() == {}
+    for level in (1.1, 1.2):
+        entry = {"figures": {TIME: {"unit": "", "processes": [level]}}}
+        save(stored, "cpu-x", "t.py", {key: entry}, "all")
+    assert spreads()[TIME].sessions == 3
+
+
+def test_a_calibration_is_read_once_a_run(stored: Path) -> None:
+    """Thousands of tests ask for it."""
+    made = Gate(options(stored, baselines=[stored]), Crew(lambda number: [], stored))
+    assert made._bench(plan(made.options)).spreads == {TIME: QUIET}
+    path_of(stored, "cpu-x").write_text("{")
+    assert made._bench(plan(made.options)).spreads == {TIME: QUIET}

@@ -54,7 +54,7 @@ def test_figures_of_one_test_stand_together(finding: Callable[..., Finding]) -> 
         finding(figure="call_time/per_call@load", spread=probed),
         finding(key="test_b | measured"),
     )
-    rows = [line for line in found[2:7]]
+    rows = found[2:7]
     assert [row.startswith("  ") for row in rows] == [False, True, True, False, True]
     assert rows[2].startswith("  load time/call ")
     assert rows[2].endswith("machine pace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import stdev
 
 import numpy as np
@@ -368,6 +369,20 @@ def test_the_margin_solves_its_equation(own: float, suite: int) -> None:
     edges = [-1.0, -0.1, 0.0, margin / 2, margin, margin + 0.1, 3.0]
     parts = [integrate.quad(integrand, *ab)[0] for ab in itertools.pairwise(edges)]
     assert math.fsum(parts) == pytest.approx(ALARMS, rel=0.02)
+
+
+def test_a_probe_that_was_chosen_has_a_fourth_of_the_alarms_of_the_run_too() -> None:
+    """The common effect is what the probe left of it, by choice as well."""
+    found = compare([FIVE], [FIVE] * 10, replace(CALIBRATED, probe="any"), ALARMS / 7)
+    plain = compare([FIVE], [FIVE] * 10, CALIBRATED, ALARMS / 7)
+    part = spent(ALARMS / 7, LOOKS, 0) / 4
+    variance, freedom = statistics._own_variance(CALIBRATED, [5, 50], [1, 10], part)
+    common = 0.02 * math.sqrt(1.1)
+    assert found.margin == pytest.approx(
+        statistics._margin(math.sqrt(variance), freedom, common, 9, part, ALARMS / 4)
+    )
+    assert found.margin > 1.2 * plain.margin
+    assert found.ratio == plain.ratio
 
 
 def family_alarms(margin: float, suite: int, seed: int) -> float:
