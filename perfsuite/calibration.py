@@ -1,7 +1,9 @@
 """What sessions of equal code showed of a machine: measured once, used by every verdict after it.
 
     baselines/<machine class>.calibration.json
-    {"format": 1, "machine", "date", "commit", "toolchain", "figures": {key: {figure: spread}}}
+    {"format": 1, "machine", "date", "commit", "toolchain", "figures": {place: {figure: spread}}}
+
+A place is the name of the baseline file and the key in it: two files may have tests of one name.
 
 Where there is no such file, three saves and more of the baselines stand in for it: what changed
 between them beside noise makes the spread larger, never smaller.
@@ -16,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from perfsuite.baselines import Baselines, as_stored, replace_file
+from perfsuite.baselines import Baselines, as_stored, file_name, replace_file
 from perfsuite.errors import BaselineError
 from perfsuite.judging import PACE, corrected, costs, split
 from perfsuite.limits import limit_of
@@ -31,7 +33,7 @@ FEWEST_SAVES = 3
 _WORTH_CORRECTING = 0.5
 _LIMITS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.10, 0.15, 0.20, 0.30, 0.50, 1.0)
 
-Spreads = dict[str, dict[str, Spread]]  # key text -> figure -> spread
+Spreads = dict[str, dict[str, Spread]]  # place -> figure -> spread
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def path_of(folder: Path, machine: str) -> Path:
     return folder / f"{machine}.calibration.json"
 
 
+def place(file: str, key: str) -> str:
+    """Where a test's spreads stand: the name of its baseline file, and its key."""
+    return f"{file}: {key}"
+
+
 def find(baselines: Baselines, machine: str) -> Spreads:
     """The spreads of a machine class: of the first folder that has a calibration, else of saves."""
     for folder in baselines.folders:
@@ -70,8 +77,8 @@ def read(path: Path) -> Spreads:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']} is not {FORMAT}")
         return {
-            key: {figure: _spread(values) for figure, values in figures.items()}
-            for key, figures in document["figures"].items()
+            at: {figure: _spread(values) for figure, values in figures.items()}
+            for at, figures in document["figures"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise BaselineError(
@@ -95,8 +102,8 @@ def write(path: Path, head: Mapping[str, str], found: Spreads) -> None:
     """Take these figures into the file; those of other tests stay."""
     kept = read(path) if path.exists() else {}
     figures = {
-        key: {figure: asdict(spread) for figure, spread in of.items()}
-        for key, of in {**kept, **found}.items()
+        at: {figure: asdict(spread) for figure, spread in of.items()}
+        for at, of in {**kept, **found}.items()
     }
     document = as_stored({"format": FORMAT, **head, "figures": figures})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +113,7 @@ def write(path: Path, head: Mapping[str, str], found: Spreads) -> None:
 def of_saves(baselines: Baselines, machine: str) -> Spreads:
     """Each accepted save counts as a session; figures with fewer than three saves have none."""
     levels = {
-        (key, figure): entry.levels(figure)
+        (place(entry.file.name, key), figure): entry.levels(figure)
         for key, entry in baselines.entries(machine)
         for figure in entry.figures
         if _is_judged(figure) and len(entry.levels(figure)) >= FEWEST_SAVES
@@ -115,19 +122,19 @@ def of_saves(baselines: Baselines, machine: str) -> Spreads:
         return {}
     count = min(map(len, levels.values()))
     sessions = {
-        f"{key}\n{figure}": costs(METRICS[figure.partition("@")[0]], [[v] for v in values[-count:]])
-        for (key, figure), values in levels.items()
+        f"{at}\n{figure}": costs(METRICS[figure.partition("@")[0]], [[v] for v in values[-count:]])
+        for (at, figure), values in levels.items()
     }
-    return _by_key(spreads(sessions))
+    return _by_place(spreads(sessions))
 
 
 def calibrate(results: Iterable[Result]) -> Spreads:
     """The spreads of every figure that was measured in as many sessions as the others."""
-    return _by_key(_spreads_of(results))
+    return _by_place(_spreads_of(results))
 
 
 def _spreads_of(results: Iterable[Result]) -> dict[str, Spread]:
-    ways = {f"{r.key}\n{row.figure}": _ways(r, row) for r in results for row in _judged(r)}
+    ways = {f"{_place_of(r)}\n{row.figure}": _ways(r, row) for r in results for row in _judged(r)}
     count = max((len(of[""]) for of in ways.values()), default=0)
     whole = {name: of for name, of in ways.items() if len(of[""]) == count}
     # All figures corrected alike are one family: those alone that a probe suits best would look
@@ -141,11 +148,15 @@ def _spreads_of(results: Iterable[Result]) -> dict[str, Spread]:
     return {n: replace(found[p.partition("@")[0]][n], probe=p) for n, p in best.items()}
 
 
-def _by_key(found: Mapping[str, Spread]) -> Spreads:
+def _place_of(result: Result) -> str:
+    return place(file_name(result.suite), result.key)
+
+
+def _by_place(found: Mapping[str, Spread]) -> Spreads:
     grouped: Spreads = {}
     for name, spread in found.items():
-        key, _, figure = name.partition("\n")
-        grouped.setdefault(key, {})[figure] = spread
+        at, _, figure = name.partition("\n")
+        grouped.setdefault(at, {})[figure] = spread
     return grouped
 
 
@@ -179,13 +190,13 @@ def _best(ways: Mapping[str, Sequence[Sequence[float]]]) -> str:
 
 def findings(results: Sequence[Result], found: Spreads, base_sessions: int) -> list[Finding]:
     """What a calibration means for the gate: one session against a baseline of so many."""
-    tests = [result for result in results if result.key in found]
+    tests = [result for result in results if _place_of(result) in found]
     told = []
     for result in tests:
-        rows = [row for row in _judged(result) if row.figure in found[result.key]]
+        known = found[_place_of(result)]
+        rows = [row for row in _judged(result) if row.figure in known]
         part = ALARMS / len(tests) / max(len(rows), 1)
-        told += [_finding(result, row, found[result.key][row.figure], part, base_sessions)
-                 for row in rows]  # fmt: skip
+        told += [_finding(result, row, known[row.figure], part, base_sessions) for row in rows]
     worst: dict[str, float] = {}
     for finding in told:
         worst[finding.key] = max(worst.get(finding.key, 0.0), finding.noise)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from perfsuite import calibration, environment
-from perfsuite.baselines import Baselines
+from perfsuite.baselines import Baselines, file_name
 from perfsuite.contract import broken, facts_of, gist
 from perfsuite.crew import Crew, ItemRun
 from perfsuite.devices import last_level_cache_bytes
@@ -143,7 +143,8 @@ class Gate:
             return dict.fromkeys(METRICS, known_drift(self.options.drift))
         if plan.machine not in self._spreads:
             self._spreads[plan.machine] = calibration.find(self.baselines, plan.machine)
-        return self._spreads[plan.machine].get(plan.key.text, {})
+        at = calibration.place(file_name(plan.suite), plan.key.text)
+        return self._spreads[plan.machine].get(at, {})
 
     def _with_ceiling(self, plan: Plan, row: Row, facts: dict[str, Any]) -> Row:
         if plan.case is None or row.value is None:

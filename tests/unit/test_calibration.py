@@ -41,7 +41,9 @@ def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(make_result: Callable[..., Result]) -> Callable[..., Result]:
     """A result of several sessions: figure -> logarithms of (session, process)."""
 
-    def make(key: str = "test_a | measured", limit: float | None = None, **of: Any) -> Result:
+    def make(
+        key: str = "test_a | measured", limit: float | None = None, suite: str = "suite", **of: Any
+    ) -> Result:
         rows = []
         for figure, logs in of.items():
             values = np.exp(np.asarray(logs))
@@ -52,7 +54,7 @@ def measured(make_result: Callable[..., Result]) -> Callable[..., Result]:
                     sessions=(values.shape[1],) * values.shape[0],
                 )
             )  # fmt: skip
-        return make_result(key=key, rows=tuple(rows))
+        return make_result(key=key, suite=suite, rows=tuple(rows))
 
     return make
 
@@ -157,7 +159,7 @@ def test_three_saves_and_more_stand_in_for_sessions(tmp_path: Path) -> None:
         assert find(Baselines([tmp_path]), MACHINE) == {}
         store(tmp_path, day, {TTFT: [level * by for by in (0.9, 1.0, 1.2)]})
     expected = spreads({"": [[1.0], [1.1], [0.95]]})[""]
-    found = find(Baselines([tmp_path]), MACHINE)["test_a | measured"][TTFT]
+    found = find(Baselines([tmp_path]), MACHINE)["suite.json: test_a | measured"][TTFT]
     assert (found.sessions, found.processes, found.process) == (3, 1, 0.0)
     assert found.own == pytest.approx(expected.own, rel=1e-4)
 
@@ -167,7 +169,7 @@ def test_saved_throughputs_count_as_costs(tmp_path: Path) -> None:
     for day, level in enumerate((1.0, 1.2, 0.9, 1.1), start=1):
         times = {f"{TTFT}@{n}": [level] for n in range(3)}
         store(tmp_path, day, {**times, **{f"{DECODE}@{n}": [100 / level] for n in range(3)}})
-    found = of_saves(Baselines([tmp_path]), MACHINE)["test_a | measured"]
+    found = of_saves(Baselines([tmp_path]), MACHINE)["suite.json: test_a | measured"]
     assert len(found) == 6
     for spread in found.values():
         assert spread.common == pytest.approx(np.log([1.0, 1.2, 0.9, 1.1]).std(ddof=1), rel=1e-3)
@@ -178,7 +180,7 @@ def test_only_what_is_judged_with_noise_has_a_spread_from_saves(tmp_path: Path) 
     """Not exact figures, not those that are only shown, not definitions that are gone."""
     for day in (1, 2, 3):
         store(tmp_path, day, {TTFT: [1.0 + day / 10], PEAK: [100.0], RESIDENT: [1.0], "a/b": [1.0]})
-    assert set(of_saves(Baselines([tmp_path]), MACHINE)["test_a | measured"]) == {TTFT}
+    assert set(of_saves(Baselines([tmp_path]), MACHINE)["suite.json: test_a | measured"]) == {TTFT}
 
 
 def test_figures_of_different_age_use_their_last_saves(tmp_path: Path) -> None:
@@ -190,9 +192,9 @@ def test_figures_of_different_age_use_their_last_saves(tmp_path: Path) -> None:
         if day > 3:
             store(tmp_path, day, {TTFT: [1.0 + day]}, "newest")
     found = of_saves(Baselines([tmp_path]), MACHINE)
-    assert set(found) == {"old | measured", "young | measured"}
-    assert found["old | measured"][TTFT] == found["young | measured"][TTFT]
-    assert found["old | measured"][TTFT].sessions == 3
+    assert set(found) == {"suite.json: old | measured", "suite.json: young | measured"}
+    assert found["suite.json: old | measured"][TTFT] == found["suite.json: young | measured"][TTFT]
+    assert found["suite.json: old | measured"][TTFT].sessions == 3
 
 
 # --- what a calibration makes of sessions ---
@@ -203,9 +205,9 @@ def test_a_calibration_has_the_spreads_of_its_figures(measured: Callable[..., Re
     logs = machine(1) + noise(2)
     found = calibrate([measured(**{TTFT: logs}), measured("test_b", **{DECODE: -noise(3)})])
     plain = spreads({"a": np.exp(logs).tolist(), "b": np.exp(noise(3)).tolist()})
-    assert found["test_a | measured"][TTFT].own == pytest.approx(plain["a"].own)
+    assert found["suite.json: test_a | measured"][TTFT].own == pytest.approx(plain["a"].own)
     assert found["test_b"][DECODE].own == pytest.approx(plain["b"].own)
-    assert found["test_a | measured"][TTFT].process == pytest.approx(plain["a"].process)
+    assert found["suite.json: test_a | measured"][TTFT].process == pytest.approx(plain["a"].process)
 
 
 def test_throughputs_and_times_share_the_machines_effect(measured: Callable[..., Result]) -> None:
@@ -213,7 +215,7 @@ def test_throughputs_and_times_share_the_machines_effect(measured: Callable[...,
     slow = machine(4)
     times = {f"{TTFT}@{n}": slow + noise(n) for n in range(3)}
     rates = {f"{DECODE}@{n}": -slow + noise(10 + n) for n in range(3)}
-    found = calibrate([measured(**times, **rates)])["test_a | measured"]
+    found = calibrate([measured(**times, **rates)])["suite.json: test_a | measured"]
     assert all(s.common == pytest.approx(slow.std(ddof=1), rel=0.2) for s in found.values())
     assert all(s.own < 0.01 for s in found.values())
 
@@ -222,7 +224,7 @@ def test_what_was_not_in_every_session_has_no_spread(measured: Callable[..., Res
     """It could not be told from the sessions it missed; one session is none at all."""
     whole, part, once = noise(1), noise(2, sessions=7), noise(3, sessions=1)
     found = calibrate([measured(**{TTFT: whole, CALL: part, DECODE: once})])
-    assert set(found["test_a | measured"]) == {TTFT}
+    assert set(found["suite.json: test_a | measured"]) == {TTFT}
     assert calibrate([measured(**{TTFT: once})]) == {}
     assert calibrate([]) == {}
 
@@ -240,7 +242,7 @@ def test_a_probe_corrects_what_it_steadies(measured: Callable[..., Result]) -> N
     """The machine's pace fell as the time rose: what is left is the processes' noise."""
     slow = machine(5)
     result = measured(**{TTFT: slow + noise(6), MATRIX: -slow + noise(7, spread=0.002)})
-    found = calibrate([result])["test_a | measured"][TTFT]
+    found = calibrate([result])["suite.json: test_a | measured"][TTFT]
     assert found.probe == MATRIX
     assert found.own < 0.01
 
@@ -256,7 +258,7 @@ def test_the_best_of_several_probes_is_taken(measured: Callable[..., Result]) ->
     for names in ((COPY, MATRIX, LOOP), (LOOP, MATRIX, COPY)):
         of = {name: probes[name] for name in names}
         found = calibrate([measured(**{TTFT: slow + noise(6)}, **of)])
-        assert found["test_a | measured"][TTFT].probe == MATRIX
+        assert found["suite.json: test_a | measured"][TTFT].probe == MATRIX
 
 
 @pytest.mark.parametrize("left", [0.6, 0.8])
@@ -267,21 +269,21 @@ def test_a_probe_that_takes_less_than_half_of_the_variance_is_left_alone(
     slow = np.linspace(-0.1, 0.1, 10)[:, None]
     probe = -slow * (1 - left) + np.zeros((10, 5))
     found = calibrate([measured(**{TTFT: slow + np.zeros((10, 5)), MATRIX: probe})])
-    assert found["test_a | measured"][TTFT].probe == (MATRIX if left**2 < 0.5 else "")
+    assert found["suite.json: test_a | measured"][TTFT].probe == (MATRIX if left**2 < 0.5 else "")
 
 
 def test_a_probe_that_only_adds_noise_is_left_alone(measured: Callable[..., Result]) -> None:
     """Independent of the figure, it makes nothing steadier."""
     found = calibrate([measured(**{TTFT: machine(1) + noise(2), MATRIX: machine(3)})])
-    assert found["test_a | measured"][TTFT].probe == ""
-    assert found["test_a | measured"][TTFT].own > 0.03
+    assert found["suite.json: test_a | measured"][TTFT].probe == ""
+    assert found["suite.json: test_a | measured"][TTFT].own > 0.03
 
 
 def test_a_throughput_is_corrected_by_the_same_pace(measured: Callable[..., Result]) -> None:
     """It falls with the machine."""
     slow = machine(5)
     result = measured(**{DECODE: -slow + noise(6), MATRIX: -slow + noise(7, spread=0.002)})
-    assert calibrate([result])["test_a | measured"][DECODE].probe == MATRIX
+    assert calibrate([result])["suite.json: test_a | measured"][DECODE].probe == MATRIX
 
 
 def test_a_named_call_is_corrected_by_its_own_probe(
@@ -296,10 +298,11 @@ def test_a_named_call_is_corrected_by_its_own_probe(
         f"{MATRIX}@run": -other + noise(10, spread=0.002),
     }
     found = calibrate([measured(**of)])
-    probes = {figure: spread.probe for figure, spread in found["test_a | measured"].items()}
+    of_test = found["suite.json: test_a | measured"]
+    probes = {figure: spread.probe for figure, spread in of_test.items()}
     assert probes == {f"{CALL}@load": f"{MATRIX}@load", f"{CALL}@run": f"{MATRIX}@run"}
     write(path := path_of(tmp_path, MACHINE), HEAD, found)
-    assert read(path)["test_a | measured"][f"{CALL}@run"].probe == f"{MATRIX}@run"
+    assert read(path)["suite.json: test_a | measured"][f"{CALL}@run"].probe == f"{MATRIX}@run"
 
 
 def test_a_probe_of_fewer_processes_corrects_nothing(measured: Callable[..., Result]) -> None:
@@ -307,7 +310,7 @@ def test_a_probe_of_fewer_processes_corrects_nothing(measured: Callable[..., Res
     slow = machine(5)
     probe = -slow + noise(7, processes=4, spread=0.002)
     found = calibrate([measured(**{TTFT: slow + noise(6), MATRIX: probe})])
-    assert found["test_a | measured"][TTFT].probe == ""
+    assert found["suite.json: test_a | measured"][TTFT].probe == ""
 
 
 def test_figures_of_different_probes_share_no_effect(measured: Callable[..., Result]) -> None:
@@ -319,7 +322,7 @@ def test_figures_of_different_probes_share_no_effect(measured: Callable[..., Res
     steadied = {f"{TTFT}@{n}": slow + noise(20 + n, spread=0.002) for n in range(6)}
     probes = {f"{MATRIX}@{n}": -slow + noise(40 + n, spread=0.002) for n in range(6)}
     free = {f"{CALL}@x{n}": other + noise(60 + n, spread=0.002) for n in range(6)}
-    found = calibrate([measured(**steadied, **probes, **free)])["test_a | measured"]
+    found = calibrate([measured(**steadied, **probes, **free)])["suite.json: test_a | measured"]
     expected = {**dict.fromkeys(steadied, True), **dict.fromkeys(free, False)}
     assert {figure: bool(spread.probe) for figure, spread in found.items()} == expected
     assert all(found[figure].common < 0.005 for figure in steadied)
@@ -336,7 +339,8 @@ def test_the_spread_under_a_probe_is_that_of_all_figures_under_it(
     pace = noise(30, spread=0.001) - machine(5)
     found = calibrate([measured(**of, **{f"{MATRIX}@{n}": pace for n in range(3)})])
     expected = spreads({figure: np.exp(logs + pace).tolist() for figure, logs in of.items()})
-    probed = {f: spread for f, spread in found["test_a | measured"].items() if spread.probe}
+    of_test = found["suite.json: test_a | measured"]
+    probed = {f: spread for f, spread in of_test.items() if spread.probe}
     assert set(probed) == {f"{TTFT}@{n}" for n in range(3)}
     for figure, spread in probed.items():
         assert (spread.common, spread.own, spread.freedom) == pytest.approx(
@@ -352,7 +356,7 @@ def test_a_finding_says_what_noise_reaches(measured: Callable[..., Result]) -> N
     result = measured(**{TTFT: machine(1, spread=0.02) + noise(2)})
     found = calibrate([result])
     (one,) = findings([result], found, base_sessions=1)
-    spread = found["test_a | measured"][TTFT]
+    spread = found["suite.json: test_a | measured"][TTFT]
     flat = [[1.0] * 5]
     alone = calibration.compare(flat, flat, spread, ALARMS)
     assert (one.key, one.figure, one.spread, one.limit) == ("test_a | measured", TTFT, spread, 1.05)
@@ -426,3 +430,12 @@ def test_two_sessions_may_know_nothing(measured: Callable[..., Result]) -> None:
     hundreds = [measured("test_0", **{TTFT: noise(0, 2)}) for _ in range(5000)]
     for finding in findings(hundreds, found, base_sessions=1)[:3]:
         assert finding.noise == finding.suggested == finding.detectable == math.inf
+
+
+def test_tests_of_one_name_in_two_files_are_two(measured: Callable[..., Result]) -> None:
+    """The second does not take the first one's place."""
+    quiet = measured(suite="one", **{TTFT: noise(1, spread=0.001)})
+    loud = measured(suite="two", **{TTFT: noise(2, spread=0.1)})
+    found = calibrate([quiet, loud])
+    assert set(found) == {"one.json: test_a | measured", "two.json: test_a | measured"}
+    assert len(findings([quiet, loud], found, base_sessions=1)) == 2
