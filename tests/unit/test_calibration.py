@@ -206,7 +206,7 @@ def test_a_calibration_has_the_spreads_of_its_figures(measured: Callable[..., Re
     found = calibrate([measured(**{TTFT: logs}), measured("test_b", **{DECODE: -noise(3)})])
     plain = spreads({"a": np.exp(logs).tolist(), "b": np.exp(noise(3)).tolist()})
     assert found["suite.json: test_a | measured"][TTFT].own == pytest.approx(plain["a"].own)
-    assert found["test_b"][DECODE].own == pytest.approx(plain["b"].own)
+    assert found["suite.json: test_b"][DECODE].own == pytest.approx(plain["b"].own)
     assert found["suite.json: test_a | measured"][TTFT].process == pytest.approx(plain["a"].process)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from perfsuite import gate
-from perfsuite.baselines import Key, save
-from perfsuite.calibration import path_of, write
+from perfsuite.baselines import Key, file_name, save
+from perfsuite.calibration import path_of, place, write
 from perfsuite.crew import Crew, ItemRun
 from perfsuite.environment import Disturbance
 from perfsuite.gate import Gate
@@ -179,7 +179,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     figures = {TIME: [1.0] * 5, PACE: [100.0] * 5}
     entry = {"figures": {name: {"unit": "", "processes": of} for name, of in figures.items()}}
     save(folder, "cpu-x", "t.py", {Key("t").text: entry}, "all")
-    write(path_of(folder, "cpu-x"), {}, {Key("t").text: {TIME: QUIET}})
+    write(path_of(folder, "cpu-x"), {}, {place(file_name("t.py"), Key("t").text): {TIME: QUIET}})
     return folder
 
 
