@@ -87,20 +87,20 @@ def _split(part: str, text: str) -> tuple[float, str]:
 def parse_limits(settings: Iterable[tuple[str, str]]) -> dict[str, Limit]:
     """(`metric`, `5%+2ms`) pairs to limits by metric id; the finer word wins.
 
-    A kind is coarser than a name, a name coarser than an id. Two words as fine that say different
-    limits for one metric are an OptionError.
+    A kind is coarser than a name, a name coarser than an id. Of the same word said twice the later
+    counts; two words as fine that say different limits for one metric are an OptionError.
     """
     chosen: dict[str, tuple[int, Limit, str]] = {}
     for selector, text in settings:
         word = selector.strip().lower()  # titles may hold a slash too: "tokens/s"
         finer = 2 if word in METRICS else 0 if word in DEFAULT_LIMITS else 1
         for of in matching(selector):
-            limit, said = parse_limit(text, of), f"{selector}:{text}"
-            known, other, before = chosen.get(of.id, (-1, limit, ""))
-            if known == finer and other != limit:
-                raise OptionError(f"limits {before} and {said} contradict each other for {of.name}")
-            if finer > known:
-                chosen[of.id] = (finer, limit, said)
+            limit = parse_limit(text, of)
+            known, other, before = chosen.get(of.id, (-1, limit, word))
+            if known == finer and other != limit and before != word:
+                raise OptionError(f"limits for {before} and {word} contradict each other: {of.id}")
+            if finer >= known:
+                chosen[of.id] = (finer, limit, word)
     return {metric_id: limit for metric_id, (_, limit, _) in chosen.items()}
 
 

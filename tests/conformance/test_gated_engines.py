@@ -37,7 +37,7 @@ if fault:
     decode, layers = TorchLlama.decode, TorchLlama._layers
 
     def slowed(self, step):
-        end = time.perf_counter() + 0.2
+        end = time.perf_counter() + 0.06
         while time.perf_counter() < end:
             pass
         return decode(self, step)
@@ -63,9 +63,11 @@ def gate(folder: Path, *options: str, fault: str = "") -> tuple[int, str, list[d
     """Exit status, output and results of one run on a small budget."""
     command = [
         sys.executable, "-m", "pytest", "--perf", "--perf-device=cpu", "--perf-budget=0.3",
-        "--perf-processes=2", "--perf-json=results.json", "-p", "no:cacheprovider", *options,
+        "--perf-processes=3", "--perf-drift=5%", "--perf-json=results.json",
+        "-p", "no:cacheprovider", *options,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAULT": fault}
+    # One thread: beside other busy processes two wait for each other, twenty times as long.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAULT": fault, "OMP_NUM_THREADS": "1"}
     environment.pop("PYTEST_XDIST_WORKER", None)
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -75,7 +77,7 @@ def gate(folder: Path, *options: str, fault: str = "") -> tuple[int, str, list[d
 
 
 def test_a_slowed_and_a_broken_engine_turn_red(folder: Path) -> None:
-    """Recorded once; 200 ms in each decode step is WORSE where it is felt, wrong outputs VOID."""
+    """Recorded once; 60 ms in each decode step is WORSE where it is felt, wrong outputs VOID."""
     status, text, results = gate(folder, "-k", WORKLOAD, "--perf-save-force")
     assert status == 0, text
     figures = {row["figure"].split("/")[0]: row for row in results[0]["rows"]}

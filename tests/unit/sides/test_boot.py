@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import tempfile
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -297,8 +298,13 @@ def test_rewritten():
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
-def test_child_processes_of_multiprocessing(base_run: Any, method: str) -> None:
+def test_child_processes_of_multiprocessing(
+    base_run: Any, method: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """An engine of several processes runs base's code in all of them."""
+    short = tempfile.TemporaryDirectory(dir="/tmp")  # the name of a socket has 107 bytes at most
+    request.addfinalizer(short.cleanup)
+    monkeypatch.setenv("TMPDIR", short.name)
     test = f"""
 import multiprocessing
 import product
