@@ -97,7 +97,7 @@ def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> O
         sessions=_count("--perf-sessions", _first(command, ini, "sessions", _SESSIONS)),
         calibrate=_calibrates(command),
         against=_against(command),
-        self_test=_share("--perf-self-test", command.get("self_test")),
+        self_test=_share("--perf-self-test", command.get("self_test"), most=900),
         strict=bool(command.get("strict") or ini.get("strict")),
         require_measured=_required(_first(command, ini, "require", "")),
         model=_model(command.get("model"), root),
@@ -232,7 +232,7 @@ def _positive(option: str, value: Any) -> float:
     return number
 
 
-def _share(option: str, value: Any) -> float | None:
+def _share(option: str, value: Any, most: int = 100) -> float | None:
     """A share from per cent, None where nothing was said."""
     if value is None:
         return None
@@ -241,8 +241,8 @@ def _share(option: str, value: Any) -> float | None:
         number = float(text.removesuffix("%")) if text.endswith("%") else -1.0
     except ValueError:
         number = -1.0
-    if not 0 <= number <= 100:
-        raise OptionError(f"{option} {value!r}: expected per cent from 0% to 100%, like 3%")
+    if not 0 <= number <= most:
+        raise OptionError(f"{option} {value!r}: expected per cent from 0% to {most}%, like 3%")
     return number / 100
 
 

@@ -49,18 +49,6 @@ def test_a_calibrated_gate_finds_a_loss_and_passes_what_is_equal(two_tests: Any)
     assert two_tests.verdicts["test_two"] != "WORSE"
 
 
-def test_three_saves_stand_in_for_a_calibration(two_tests: Any) -> None:
-    """The levels that were accepted are sessions; of two, a factor of 2 is no loss yet."""
-    alarms = []
-    for _ in range(3):
-        two_tests.perf("--perf-save", "-k", "one")
-        two_tests.perf("-k", "one")
-        alarms.append(two_tests.results["test_one"]["rows"][0]["alarm"])
-
-    limit = two_tests.results["test_one"]["rows"][0]["limit"]
-    assert min(alarms[:2]) > 2 * limit > alarms[2]
-
-
 def test_a_broken_calibration_is_an_error_that_names_it(two_tests: Any) -> None:
     """The file stays as it is."""
     two_tests.perf(*FEW, "-k", "one")
