@@ -13,7 +13,7 @@ from perfsuite.limits import Limit, parse_limits
 from perfsuite.waivers import Waiver, of_marker
 
 SCALES = ("smoke", "full")
-_BUDGET_S = {"smoke": 4.5, "full": 60.0}
+_BUDGET_S = {"smoke": 3.0, "full": 60.0}
 _AGAINST_BUDGET_S = {"smoke": 30.0, "full": 60.0}
 _SESSIONS = 10
 _PROCESSES = 5

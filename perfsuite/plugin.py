@@ -43,7 +43,7 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "accepted loss of a metric, like time:5%%, ttft:3.5%% or ttft:5%%+2ms (both must be"
         " exceeded); kinds: time, throughput, memory, count; may be repeated")}),
     ("--perf-budget", "perf_budget", {"metavar": "SECONDS", "help": (
-        "most measuring time of one test, over all its processes and looks (default: 4.5 at smoke"
+        "most measuring time of one test, over all its processes and looks (default: 3 at smoke"
         " scale, 60 at full; 30 and 60 with --perf-against); a clear case ends after a part of"
         " it")}),
     ("--perf-processes", "perf_processes", {"metavar": "N", "help": (

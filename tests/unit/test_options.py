@@ -29,7 +29,7 @@ def test_nothing_said_gives_the_defaults() -> None:
     """Smoke on a processor, five processes, two seconds, nothing saved."""
     options = resolved({})
     assert options.device == Device("cpu")
-    assert (options.scale, options.budget_s, options.processes) == ("smoke", 4.5, 5)
+    assert (options.scale, options.budget_s, options.processes) == ("smoke", 3.0, 5)
     assert (options.timeout_s, options.save, options.force) == (600.0, "none", False)
     assert options.baselines == (ROOT / "baselines",)
     assert (options.engines, options.limits, options.ini_limits) == ((), {}, {})
@@ -43,7 +43,7 @@ def test_an_accelerator_is_measured_at_full_scale() -> None:
     options = resolve({"device": "cuda:1"}, {}, ROOT)
     assert (options.device.name, options.scale, options.budget_s) == ("cuda:1", "full", 60.0)
     assert resolved({"scale": "full"}).budget_s == 60.0
-    assert resolve({"device": "cuda", "scale": "smoke"}, {}, ROOT).budget_s == 4.5
+    assert resolve({"device": "cuda", "scale": "smoke"}, {}, ROOT).budget_s == 3.0
 
 
 @pytest.mark.parametrize(
