@@ -68,10 +68,10 @@ def judge(found: Comparison, limit: float, excuse: float = 1.0) -> Judgement:
         return verdict(Verdict.BETTER)
     if ratio.high <= limit:
         return verdict(Verdict.SAME)
+    # Where the spread between sessions is unknown, more processes of this one settle little.
     unknown = not found.sessions_known
-    hopeless = unknown and ratio.low > limit
     return verdict(
-        Verdict.UNSURE, _doubt(ratio, limit, alarm, detectable, unknown), may_settle=not hopeless
+        Verdict.UNSURE, _doubt(ratio, limit, alarm, detectable, unknown), may_settle=not unknown
     )
 
 
