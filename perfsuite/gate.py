@@ -68,19 +68,17 @@ class Gate:
         """The result of a test from what its processes answered."""
         runs, samples = measured.runs, measured.samples()
         reason = broken(runs, samples)
-        bench = replace(self._bench(plan), look=look)
-        slower = 1.0 if reason or plan.is_static else slower_machine(bench, samples)
-        disturbed = together([*_worst(measured.disturbances), *_slower(slower)])
+        bench = self._bench(plan)
+        others = _worst(measured.disturbances)
+        slower = [] if reason or plan.is_static else _slower(slower_machine(bench, samples))
         bench = replace(
-            bench,
-            excuse=_excuse(together(_worst(measured.disturbances))),
-            slower=slower if 1 - 1 / slower > environment.PACE_LIMIT else 1.0,
+            bench, look=look, excuse=_excuse(together(others)), slower=_excuse(together(slower))
         )
         found = [void(reason)] if reason else rows(bench, samples, measured.counts())
         result = self._result(plan, runs, found, {} if reason else samples)
         return replace(
             result,
-            disturbance=disturbed.text,
+            disturbance=together([*others, *slower]).text,
             seconds=measured.seconds,
             machine_state=measured.state,
         )
@@ -208,7 +206,7 @@ def _worst(found: Sequence[Disturbance]) -> list[Disturbance]:
 
 def _excuse(disturbed: Disturbance) -> float:
     """The factor by which times grow when a share of the machine is taken away."""
-    return 1 / max(1 - disturbed.share, 1e-3)
+    return 1 / max(disturbed.slowed(1.0), 1e-3)
 
 
 def _failed_base(runs: Sequence[ItemRun], base: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,9 +97,9 @@ def take(
 
 
 def _runs(
-    crew: Crew, numbers: Iterable[int], plan: Plan, following: str | None, slow: float | None
+    crew: Crew, numbers: Sequence[int], plan: Plan, following: str | None, slow: float | None
 ) -> list[ItemRun]:
-    numbers, runs = list(numbers), list[ItemRun]()
+    runs: list[ItemRun] = []
     for number in numbers:
         order = Order(
             nodeid=plan.nodeid,

@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from statistics import median
@@ -214,18 +214,13 @@ class _SideLost(Exception):
         self.side, self.cause = side, cause
 
 
-class _named:  # noqa: N801 - used like a function
+@contextmanager
+def _named(side: int) -> Iterator[None]:
     """Says whose worker was lost."""
-
-    def __init__(self, side: int) -> None:
-        self._side = side
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, problem: object, trace: object) -> None:
-        if isinstance(problem, WorkerLost):
-            raise _SideLost(self._side, problem) from None
+    try:
+        yield
+    except WorkerLost as lost:
+        raise _SideLost(side, lost) from None
 
 
 def _unequal(parts: Sequence[str | None]) -> str:
