@@ -10,6 +10,12 @@ import pytest
 FEW = ("--perf-calibrate", "--perf-sessions=5", "--perf-save")
 
 
+@pytest.fixture(autouse=True)
+def _from_calibrations(project: Any) -> None:
+    """What is known of sessions comes from calibrations alone."""
+    project.quick = tuple(word for word in project.quick if not word.startswith("--perf-drift"))
+
+
 def calibration(project: Any) -> dict[str, Any]:
     (file,) = (project.path / "baselines").glob("*.calibration.json")
     return json.loads(file.read_text())

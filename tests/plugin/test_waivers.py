@@ -47,7 +47,7 @@ def first_rows(project: Any) -> dict[str, dict[str, Any]]:
 def slowed(two_tests: Any) -> Any:
     """Two tests with baselines, both a hundred times slower by now."""
     assert two_tests.perf("--perf-save").ret == 0
-    two_tests.seconds(one=0.06, two=0.06)
+    two_tests.seconds(one=0.2, two=0.2)
     return two_tests
 
 
