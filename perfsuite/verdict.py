@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -28,6 +27,8 @@ class Verdict(StrEnum):
 FAILING = frozenset({Verdict.WORSE, Verdict.VOID})
 FAILING_WHEN_STRICT = FAILING | {Verdict.UNSURE, Verdict.NEW, Verdict.FOREIGN, Verdict.GONE}
 COMPARED = frozenset({Verdict.BETTER, Verdict.SAME, Verdict.WORSE, Verdict.UNSURE})
+
+_ANY_LOSS = 100.0  # noise that may reach so far leaves nothing to be told by number
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def _doubt(
         )
     if unknown:
         return f"the interval {ratio.low:.3f}..{ratio.high:.3f} straddles the limit {limit:.3f}"
-    if alarm == math.inf:
-        return "too few processes: the noise between them is not known"
+    if alarm > _ANY_LOSS:
+        return "too few processes: the noise between them may explain any loss (--perf-processes)"
     return f"noise reaches {alarm:.3f}; a change to {detectable:.3f} or more would have been seen"
 
 

@@ -105,7 +105,8 @@ class Project:
     # Sessions are known to be equal: what another might explain would excuse even a planted loss
     # where two processes are all that a busy machine gave.
     quick = ("--perf", "--perf-device=cpu", "--perf-budget=0.2", "--perf-processes=2",
-             "--perf-limit=time:500%", "--perf-limit=throughput:500%", "--perf-drift=0%")  # fmt: skip
+             "--perf-limit=time:500%", "--perf-limit=throughput:500%",
+             "--perf-drift=0%")  # fmt: skip
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self._pytester, self.path = pytester, pytester.path

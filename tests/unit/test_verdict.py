@@ -112,7 +112,9 @@ def test_one_pair_is_unsure_whatever_it_says() -> None:
     judgement = judge(compare_pairs([math.log(9.0)], ALARMS), 1.05)
     assert judgement.verdict is Verdict.UNSURE
     assert judgement.may_settle
-    assert judgement.reason == "too few processes: the noise between them is not known"
+    assert judgement.reason == (
+        "too few processes: the noise between them may explain any loss (--perf-processes)"
+    )
 
 
 def test_a_decided_verdict_has_no_reason() -> None:
