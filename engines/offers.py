@@ -146,11 +146,14 @@ class TorchLlamaOffer:
         return lambda: engine.decode(step)
 
 
-def offers() -> list[TorchLlamaOffer]:
+def offers() -> list[Any]:
     """All offers of this repository."""
+    from engines.jetstream.offer import JetStreamOffer
+
     return [
         TorchLlamaOffer("torch_llama"),
         TorchLlamaOffer("torch_llama_compile", compiled=True, default=False),
+        JetStreamOffer(),
     ]
 
 

@@ -28,6 +28,9 @@ class Arithmetic(Protocol):
     def summed(self, values: Array, terms: int) -> Array:
         """A sum that an engine makes in float32."""
 
+    def level(self, values: Array) -> Array:
+        """The whole number that an engine rounds to when it quantises."""
+
 
 class Exact:
     """Numbers as float64 has them."""
@@ -39,6 +42,10 @@ class Exact:
     def summed(self, values: Array, terms: int) -> Array:  # noqa: ARG002  (part of Arithmetic)
         """As it is."""
         return values
+
+    def level(self, values: Array) -> Array:
+        """The nearest."""
+        return np.rint(values)
 
 
 EXACT = Exact()
@@ -52,11 +59,14 @@ def forward(
     attention: bool = True,
     window: int | None = None,
     positions: ArrayLike | None = None,
+    int8_cache_from: int | None = None,
     arithmetic: Arithmetic = EXACT,
 ) -> Array:
     """token_ids [B, T] -> logits [B, T, V]; no input is changed.
 
     window: a token sees itself and the `window - 1` tokens before it (a rolling cache).
+    int8_cache_from: tokens from this one on read all keys and values, their own too, as an int8
+    cache holds them (a prompt is run with its keys at hand, and cached afterwards).
     attention=False: Hydragen's "noattention". All projections run, but what attention returns for
     a token is its own query after RoPE. Tokens then do not see each other, so the output means
     nothing. `positions` [T] replaces 0..T-1: without a cache, decoding counts from 0 again.
@@ -70,7 +80,8 @@ def forward(
     x = embed(model, weights, tokens, arithmetic)
     for layer in range(model.layers):
         named = _Named(weights, f"model.layers.{layer}.")
-        x = arithmetic.stored(x + attend(model, named, x, rope, mask, arithmetic))
+        seen = attend(model, named, x, rope, mask, arithmetic, int8_cache_from)
+        x = arithmetic.stored(x + seen)
         x = arithmetic.stored(x + feed_forward(model, named, x, arithmetic))
     x = normalise(model, weights["model.norm.weight"], x, arithmetic)
     head = "model.embed_tokens.weight" if model.tied_embeddings else "lm_head.weight"
@@ -116,6 +127,7 @@ def attend(
     rope: tuple[Array, Array],
     mask: NDArray[np.bool_] | None,
     arithmetic: Arithmetic,
+    int8_cache_from: int | None = None,
 ) -> Array:
     """Grouped-query attention of one layer, its norm and projections included: [B, T, E]."""
     h = normalise(model, named("input_layernorm"), x, arithmetic)
@@ -124,6 +136,10 @@ def attend(
     v = split_heads(project(named("self_attn.v_proj"), h, arithmetic), model.kv_heads)
     q, k = rotate(q, rope, arithmetic), rotate(k, rope, arithmetic)
     out = q if mask is None else mix(q, k, v, mask, arithmetic)
+    if mask is not None and int8_cache_from is not None:
+        k, v = int8_levels(k, arithmetic), int8_levels(v, arithmetic)
+        cached = mix(q, k, v, mask, arithmetic)
+        out = np.where(np.arange(x.shape[1])[:, None] < int8_cache_from, out, cached)
     merged = out.swapaxes(1, 2).reshape(*x.shape[:2], -1)
     return project(named("self_attn.o_proj"), merged, arithmetic)
 
@@ -143,6 +159,25 @@ def causal_mask(time: int, window: int | None = None) -> NDArray[np.bool_]:
     """[T, T], True where the row's token may see the column's."""
     query, key = np.arange(time)[:, None], np.arange(time)[None, :]
     return (key <= query) & (key > query - (window or time))
+
+
+def int8_levels(values: Array, arithmetic: Arithmetic = EXACT) -> Array:
+    """Each vector of the last axis at 255 even levels, its largest magnitude at level 127."""
+    largest = np.abs(values).max(axis=-1, keepdims=True)
+    scale = arithmetic.stored(np.where(largest > 0.0, largest / 127.0, 1.0))
+    return np.clip(arithmetic.level(values / scale), -127.0, 127.0) * scale
+
+
+def int8_weights(weights: Weights) -> dict[str, NDArray[Any]]:
+    """Matrices as int8 by output channel holds them, with float32 scales; norms as they are."""
+    held: dict[str, NDArray[Any]] = dict(weights)
+    for name, array in weights.items():
+        if array.ndim == 2:
+            wide = array.astype(np.float64)
+            largest = np.abs(wide).max(axis=1, keepdims=True)
+            scale = np.where(largest > 0.0, largest / 127.0, 1.0).astype(np.float32)
+            held[name] = np.clip(np.rint(wide / scale), -127.0, 127.0) * scale
+    return held
 
 
 def split_heads(x: Array, heads: int) -> Array:

@@ -15,6 +15,11 @@
    independent (one rounded cosine serves all heads), s itself being an estimate. It is the one
    number here that is chosen.
 
+5. A number that is quantised after such errors may end at the level beside the reference's. How
+   many do is a matter of few and large steps that DRAWS runs would miss, so every one is rounded up
+   or down at random. An honest engine takes the nearest of both nearly always: the bound of an int8
+   cache is that of its own resolution.
+
 Weights are no part of it: the reference is given the weights as the engine's dtype holds them.
 """
 
@@ -53,6 +58,11 @@ class Noisy:
         spread = FLOAT32_UNIT * sqrt(terms / 6.0) * size
         errors: Array = spread * self.random.standard_normal(values.shape)
         return values + errors
+
+    def level(self, values: Array) -> Array:
+        """Rounded up or down, up with a probability of what is above the lower one."""
+        levels: Array = np.floor(values + self.random.uniform(0.0, 1.0, values.shape))
+        return levels
 
 
 def error_bound(

@@ -13,6 +13,9 @@ from perfsuite.devices import Device
 from perfsuite.errors import EngineUnavailable, OptionError
 from perfsuite.options import Options
 from perfsuite.procedures import MEASURED_KINDS
+from perfsuite.roofline import working_set_bytes
+from perfsuite.static.slices import slice_named, slice_of
+from perfsuite.static.topology import require_compiler
 from perfsuite.workloads import (
     Model,
     RopeScaling,
@@ -34,13 +37,15 @@ class Case:
     offer: Any
     tier: str  # "measured" or "static"
     obstacle: str = ""  # why it is skipped
+    slice: str = ""  # of TPU chips, for which a static case is compiled
 
     @property
     def id(self) -> str:
-        """`torchao-8192-normal-torch_llama-static`."""
+        """`torchao-8192-normal-torch_llama-static`, with a slice that is not the document's own."""
         if self.offer is None:
             return f"{self.workload.id}-none"
-        return f"{self.workload.id}-{self.offer.name}-{self.tier}"
+        other = f"-{self.slice}" if self.slice != slice_of(self.workload.device) else ""
+        return f"{self.workload.id}-{self.offer.name}-{self.tier}{other if self.slice else ''}"
 
 
 def entry_point_offers() -> list[Any]:
@@ -104,7 +109,9 @@ def cases(options: Options, offers: Sequence[Any], pattern: str | None) -> list[
     measured = _matching(catalogue(options.scale, model), pattern)
     full = _matching(catalogue("full", model), pattern)
     found = [c for w in measured for c in _measured_cases(w, chosen, options.device)]
-    static = [c for w in full for c in _static_cases(w, chosen, options.device)]
+    static = [c for w in full for c in _static_cases(w, chosen, options)]
+    if any(case.slice and not case.obstacle for case in static):
+        require_compiler()
     return found + static
 
 
@@ -121,12 +128,31 @@ def _measured_cases(workload: Workload, offers: Sequence[Any], device: Device) -
         yield Case(workload, None, "measured", _nobody(workload, refusals))
 
 
-def _static_cases(workload: Workload, offers: Sequence[Any], device: Device) -> Iterator[Case]:
-    if workload.kind not in _STATIC_KINDS:
+def _static_cases(workload: Workload, offers: Sequence[Any], options: Options) -> Iterator[Case]:
+    """XLA compiles for TPU slices, which JAX's offers have programs for; torch for the others."""
+    device, on_tpu = options.device, options.device.kind == "tpu"
+    named = slice_of(workload.device)
+    if workload.kind not in _STATIC_KINDS or (on_tpu and not named):
         return
     for offer in offers:
-        if hasattr(offer, "programs") and not offer.refuses(workload, device.kind):
-            yield Case(workload, offer, "static")
+        fits = hasattr(offer, "programs") and (offer.framework == "jax") == on_tpu
+        if fits and not offer.refuses(workload, device.kind):
+            name = (options.slice or named) if on_tpu else ""
+            yield Case(workload, offer, "static", _impossible(workload, name), slice=name)
+
+
+def _impossible(workload: Workload, name: str) -> str:
+    """A word where weights and cache alone are more than the slice has: no program could fit."""
+    if not name:
+        return ""
+    of = slice_named(name)
+    needed = working_set_bytes(workload, workload.batch)
+    if needed <= of.devices * of.chip.hbm:
+        return ""
+    return (
+        f"impossible as printed: weights and cache of {workload.id} need {needed / 1e9:.1f} GB,"
+        f" {name} has {of.devices} x {of.chip.hbm / 1e9:.1f} GB"
+    )
 
 
 def _refusal(offer: Any, workload: Workload, device: Device) -> str:

@@ -12,6 +12,9 @@ from pathlib import Path
 from perfsuite.errors import OptionError
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
+_PCI = Path("/sys/bus/pci/devices")
+_GOOGLE = "0x1ae0"
+_TPUS = {"0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"}  # v2 and v3 to v7
 _UUIDS = ("GPU-", "MIG-")
 _SPEC = re.compile(r"(auto|cpu|cuda|tpu)(?::(\d+))?")
 
@@ -113,7 +116,17 @@ def _gpu_model(file: Path) -> str:
 
 
 def _tpu_chips() -> int:
-    return len(list(Path("/dev").glob("accel[0-9]*")))
+    """By PCI: the newer ones are driven through vfio and have no /dev/accel."""
+    cards = list(_PCI.glob("*")) if _PCI.is_dir() else []
+    found = [c for c in cards if _pci(c, "vendor") == _GOOGLE and _pci(c, "device") in _TPUS]
+    return len(found) or len(list(Path("/dev").glob("accel[0-9]*")))
+
+
+def _pci(card: Path, name: str) -> str:
+    try:
+        return (card / name).read_text().strip()
+    except OSError:
+        return ""
 
 
 @cache
@@ -132,9 +145,9 @@ def machine_class(device: Device) -> str:
     return slug("-".join([device.kind, *words, platform.machine()]))
 
 
-def static_target(device: Device) -> str:
-    """The name under which compiled facts for this kind of device are kept."""
-    return f"static-{device.kind}"
+def static_target(device: Device, slice_name: str = "") -> str:
+    """The name under which compiled facts are kept: for this kind of device, or a TPU slice."""
+    return f"tpu-{slice_name}" if slice_name else f"static-{device.kind}"
 
 
 def visible_cpus() -> int:

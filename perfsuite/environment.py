@@ -19,7 +19,7 @@ import psutil
 from perfsuite import gpu_state, machine_state
 from perfsuite.devices import Device, visible_cpus
 
-_PACKAGES = ("torch", "jax", "jaxlib", "triton", "numpy", "vllm")
+_PACKAGES = ("torch", "jax", "jaxlib", "libtpu", "triton", "numpy", "vllm")
 OTHERS_LIMIT = 0.25  # share of all processors that other processes may use
 STEAL_LIMIT = 0.05  # share of time that the hypervisor may take
 FREQUENCY_LIMIT = 0.10  # share by which the processors' frequency may fall meanwhile

@@ -17,11 +17,12 @@ from typing import Any, cast
 from perfsuite.cases import Case
 from perfsuite.conversation import Conversation
 from perfsuite.devices import Device
-from perfsuite.errors import OptionError, Void
+from perfsuite.errors import EngineUnavailable, OptionError, Void
 from perfsuite.procedures import MEASURED_KINDS, Call, Procedure, procedure
 from perfsuite.protocols import Engine
-from perfsuite.runtimes import loaded, resident, runtime
+from perfsuite.runtimes import loaded, resident, runtime, wait_for_all
 from perfsuite.slowing import SlowedCalls, SlowedEngine, Spinning
+from perfsuite.static.compiled import Compiled
 from perfsuite.workloads import Workload
 
 
@@ -80,7 +81,7 @@ class Perf:
         if tokens is not None and tokens < 1:
             raise OptionError(f"perf tokens={tokens!r}: expected a count above zero")
         tools = runtime(loaded())
-        clock, wait = time.perf_counter, wait or tools.wait
+        clock, wait = time.perf_counter, wait or wait_for_all
         if self._spinning is not None:
             slowed = SlowedCalls(wait, self._spinning)
             clock, wait = slowed.clock, slowed.wait
@@ -112,16 +113,14 @@ class Perf:
     ) -> dict[str, float]:
         check()
         subject.warm_up()
-        compiled = tools.compilations()
         watched = _Watched(subject)
         before = tools.probes(self._device.name)
         resettable = resident.reset_peak()
+        compiled = tools.compilations()
         self._conversation.blocks(name, watched.block)
+        _require_compiled(tools, compiled)
         peak = resident.peak_bytes() if resettable else None
         after = tools.probes(self._device.name)
-        if tools.compilations() != compiled:
-            count = tools.compilations() - compiled
-            raise Void(f"{count} programs were compiled inside the timed part")
         subject.finish()
         once = {probe: (before[probe] + after[probe]) / 2 for probe in before}
         if peak is not None:
@@ -146,18 +145,50 @@ class Perf:
         return {"ceilings": {"bandwidth": shown.bandwidth, "peak": shown.peak}}
 
     def _compile(self, name: str, workload: Workload) -> dict[str, float]:
-        from perfsuite.static import facts_of
-
         assert self._case is not None  # a static item has a case
-        figures: dict[str, float] = {}
-        for program in self._case.offer.programs(workload, self._device.kind):
-            part = f"{name}.{program.name}" if name else program.name
-            compiled = facts_of(program, self._case.offer.framework, self._device.kind)
-            self._conversation.done(part, compiled, {})
-            figures |= {f"{metric}@{part}": value for metric, value in compiled.items()}
-        if not figures:
-            raise Void(f"{self._case.offer.name} offers no program for {workload.id}")
-        return figures
+        try:
+            found = self._compiled(self._case, workload)
+        except EngineUnavailable as missing:
+            raise Void(str(missing)) from None
+        except ValueError as problem:  # a mesh larger than the slice, heads that do not divide
+            if not self._case.slice:
+                raise
+            first = str(problem).strip().partition("\n")[0][:300]
+            who = f"{self._case.offer.name} has no program for {self._case.slice}"
+            raise Void(f"{who}: {first}") from None
+        parts = {f"{name}.{part}" if name else part: one for part, one in found.items()}
+        self._tell(parts)
+        return {f"{m}@{part}": v for part, one in parts.items() for m, v in one.figures.items()}
+
+    def _compiled(self, case: Case, workload: Workload) -> dict[str, Compiled]:
+        from perfsuite.static import compile_all, target_for
+
+        framework = case.offer.framework
+        target = target_for(framework, self._device.kind, case.slice)
+        programs = case.offer.programs(workload, target)
+        if not programs:
+            raise Void(f"{case.offer.name} offers no program for {workload.id}")
+        return compile_all(programs, framework, target, workload.batch)
+
+    def _tell(self, found: dict[str, Compiled]) -> None:
+        """Every part's figures; the words of all with the first, as a configuration is told."""
+        words = {
+            f"{part}: {w}": text for part, one in found.items() for w, text in one.words.items()
+        }
+        facts = {"config": words} if words else {}
+        for part, one in found.items():
+            self._conversation.done(part, dict(one.figures), facts)
+
+
+def _require_compiled(tools: ModuleType, before: int) -> None:
+    """Void where programs were compiled after the first `before`; which, where it can be told."""
+    count = tools.compilations() - before
+    if count:
+        told = f": {tools.compiled_since(before)}" if hasattr(tools, "compiled_since") else ""
+        raise Void(
+            f"{count} programs were compiled inside the timed part{told}; from call to call only"
+            " the values of arrays may change"
+        )
 
 
 class _Watched:

@@ -228,6 +228,8 @@ def remedy(item: pytest.Item, options: Options) -> str:
     It says --perf-device, because --device may be another plugin's.
     """
     words = ["pytest", "--perf", f"--perf-device={options.device.name}"]
+    if "slice" in options.explicit:
+        words.append(f"--perf-slice={options.slice}")
     if "scale" in options.explicit:
         words.append(f"--perf-scale={options.scale}")
     if "engine" in options.explicit:

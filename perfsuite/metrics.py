@@ -81,6 +81,27 @@ _ALL = (
         "batch * (output tokens - 1) / time of the decode steps, one wait at the end",
     ),
     Metric(
+        "prompt_throughput", "one_sequence_at_a_time", "slot prompt", "throughput", "tokens/s",
+        "prompt tokens of all slots / time of their prefills, one after the other, a wait for each",
+    ),
+    Metric(
+        "insert_time", "one_slot", "insert", "time", "s",
+        "time of inserting the prefilled prompts / slots, a wait for each",
+    ),
+    Metric(
+        "decode_step_time", "all_slots_filled", "decode step", "time", "s",
+        "time of the decode steps / (output tokens - 1), all slots filled, a wait for each step",
+    ),
+    Metric(
+        "max_throughput", "decode_only", "MAX tokens", "throughput", "tokens/s",
+        "batch / decode step time",
+    ),
+    Metric(
+        "max_throughput", "serial_prefill_and_decode", "MAX tokens 2", "throughput", "tokens/s",
+        "batch * output tokens / (batch * (prefill + insert time of one sequence) + output tokens"
+        " * decode step time)",
+    ),
+    Metric(
         "call_time", "per_call", "time/call", "time", "s",
         "time of a block of calls / calls in it",
     ),
@@ -142,6 +163,138 @@ _ALL = (
     Metric(
         "static_operators", "dispatched", "operators", "count", "calls",
         "operators that the framework dispatches for the full-size program, views excluded",
+        exact=True,
+        within_toolchain=True,
+    ),
+    Metric(
+        "static_peak_memory", "compiled_hbm", "HBM peak", "memory", "bytes",
+        "arguments + outputs - aliased + temporaries of one chip, as XLA compiled the program",
+        exact=True,
+    ),
+    Metric(
+        "static_arguments", "compiled_hbm", "HBM arguments", "memory", "bytes",
+        "bytes of one chip that the arguments take, with their padding",
+        exact=True,
+    ),
+    Metric(
+        "static_temporaries", "compiled_hbm", "HBM temporaries", "count", "bytes",
+        "bytes of one chip that XLA reserves for what is neither argument nor output",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "static_outputs", "compiled_hbm", "HBM outputs", "count", "bytes",
+        "bytes of one chip that the outputs take, with those that take an argument's memory over",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "static_aliased", "compiled_hbm", "HBM aliased", "count", "bytes",
+        "bytes of one chip of outputs that take a donated argument's memory over",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "static_peak_share", "weights_and_cache", "peak / needed", "count", "times",
+        "HBM peak / (weights + live cache of one chip)",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "static_traffic", "compiled_hbm", "HBM traffic", "count", "bytes",
+        "bytes that the scheduled program reads from and writes to one chip's memory, an update in"
+        " place and a slice at their own size",
+        exact=True,
+    ),
+    Metric(
+        "static_traffic_share", "weights_and_cache", "traffic / needed", "count", "times",
+        "HBM traffic / (weights + live cache of one chip), which a decode step reads once",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "static_traffic", "xla_bytes_accessed", "XLA's bytes", "count", "bytes",
+        "XLA's own `bytes accessed`: every operand and result of every operation at full size",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "static_operations", "compiled_matrix_products", "matrix operations", "count",
+        "operations",
+        "2 for each multiply-add of the matrix products that XLA compiled for one chip",
+        exact=True,
+    ),
+    Metric(
+        "static_least_time", "slice", "least time", "count", "s",
+        "the larger of HBM traffic / the chip's bandwidth and matrix operations / its peak",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "static_throughput_bound", "slice", "at most", "count", "tokens/s",
+        "batch / least time of the decode step, on all chips of the slice",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "static_all_gather", "count", "all-gathers", "count", "calls",
+        "all-gather operations that one run makes, loops turned out",
+        exact=True,
+    ),
+    Metric(
+        "static_all_gather", "bytes", "all-gather bytes", "count", "bytes",
+        "bytes of one chip in the larger side, operands or results, of every all-gather",
+        exact=True,
+    ),
+    Metric(
+        "static_all_reduce", "count", "all-reduces", "count", "calls",
+        "all-reduce operations that one run makes, loops turned out",
+        exact=True,
+    ),
+    Metric(
+        "static_all_reduce", "bytes", "all-reduce bytes", "count", "bytes",
+        "bytes of one chip in the larger side, operands or results, of every all-reduce",
+        exact=True,
+    ),
+    Metric(
+        "static_reduce_scatter", "count", "reduce-scatters", "count", "calls",
+        "reduce-scatter operations that one run makes, loops turned out",
+        exact=True,
+    ),
+    Metric(
+        "static_reduce_scatter", "bytes", "reduce-scatter bytes", "count", "bytes",
+        "bytes of one chip in the larger side, operands or results, of every reduce-scatter",
+        exact=True,
+    ),
+    Metric(
+        "static_all_to_all", "count", "all-to-alls", "count", "calls",
+        "all-to-all operations that one run makes, loops turned out",
+        exact=True,
+    ),
+    Metric(
+        "static_all_to_all", "bytes", "all-to-all bytes", "count", "bytes",
+        "bytes of one chip in the larger side, operands or results, of every all-to-all",
+        exact=True,
+    ),
+    Metric(
+        "static_collective_permute", "count", "permutes", "count", "calls",
+        "collective-permute operations that one run makes, loops turned out",
+        exact=True,
+    ),
+    Metric(
+        "static_collective_permute", "bytes", "collective-permute bytes", "count", "bytes",
+        "bytes of one chip in the larger side, operands or results, of every collective-permute",
+        exact=True,
+    ),
+    Metric(
+        "static_fusions", "compiled", "fusions", "count", "calls",
+        "fusions in the scheduled program, those in a loop's body once",
+        exact=True,
+        within_toolchain=True,
+    ),
+    Metric(
+        "static_executable", "generated_code", "executable", "memory", "bytes",
+        "bytes of the code that XLA generated for one chip",
         exact=True,
         within_toolchain=True,
     ),
@@ -209,6 +362,8 @@ def display(of: Metric, value: float) -> str:
 
 def in_unit(stored: str, value: float) -> str:
     """A value of one of the stored units for people; another unit is shown as it is."""
+    if stored == "times":
+        return f"{value:.3f} times"
     steps = _STEPS.get(stored, ((1.0, stored),))
     size, unit = next((step for step in steps if abs(value) >= step[0]), steps[-1])
     shown = value / size

@@ -10,6 +10,7 @@ from typing import Any
 from perfsuite.devices import Device, parse_device
 from perfsuite.errors import OptionError
 from perfsuite.limits import Limit, parse_limits
+from perfsuite.static.slices import slice_named
 from perfsuite.waivers import Waiver, of_marker
 
 SCALES = ("smoke", "full")
@@ -48,6 +49,7 @@ class Options:
     in_process: bool
     json: Path | None
     markdown: Path | None
+    slice: str = ""  # of TPU chips that programs are compiled for; empty: each document's own
     explicit: frozenset[str] = frozenset()  # options that the command line set itself
 
 
@@ -104,6 +106,7 @@ def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> O
         in_process=bool(command.get("in_process")),
         json=_path(command.get("json"), root),
         markdown=_path(command.get("markdown"), root),
+        slice=_slice(command, ini, device),
         explicit=frozenset(name for name, given in command.items() if given not in (None, False)),
     )
 
@@ -220,6 +223,14 @@ def _one_of(option: str, value: str, known: Sequence[str]) -> str:
     if value not in known:
         raise OptionError(f"{option} {value!r} is not known; known: {', '.join(known)}")
     return value
+
+
+def _slice(command: Mapping[str, Any], ini: Mapping[str, Any], device: Device) -> str:
+    given = command.get("slice")
+    if given is not None and device.kind != "tpu":
+        raise OptionError("--perf-slice has no effect without --perf-device=tpu")
+    name = _first(command, ini, "slice", "") if device.kind == "tpu" else ""
+    return slice_named(name).name if name or given is not None else ""
 
 
 def _positive(option: str, value: Any) -> float:

@@ -76,7 +76,9 @@ def plan_of(item: pytest.Item, options: Options) -> Plan:
         case=case,
         key=_key(name, case),
         suite=case.workload.document if of_documents and case else test,
-        machine=static_target(options.device) if static else machine_class(options.device),
+        machine=static_target(options.device, case.slice)
+        if static and case
+        else machine_class(options.device),
         options=for_item(options, marker_of(item)),
     )
 

@@ -30,6 +30,9 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--perf-scale", "perf_scale", {"metavar": "SCALE", "help": (
         "smoke (default on cpu: the documents' questions at small sizes) or full (default on"
         " accelerators); compiled facts are always of the full size")}),
+    ("--perf-slice", "perf_slice", {"metavar": "SLICE", "help": (
+        "with --perf-device=tpu: the slice that programs are compiled for (default: each document's"
+        " own): v4-8, v5e-1, v5e-8, v5p-8 or v6e-8; needs no TPU")}),
     ("--perf-save", "perf_save", {"action": "store_true", "default": None, "help": (
         "accept what is measured as the new baseline, also where it got worse")}),
     ("--perf-save-new", "perf_save_new", {"action": "store_true", "default": None, "help": (
@@ -91,6 +94,7 @@ _INI = (
     ("perf_device", "string", "default of --perf-device"),
     ("perf_engine", "string", "default of --perf-engine"),
     ("perf_scale", "string", "default of --perf-scale"),
+    ("perf_slice", "string", "default of --perf-slice, read with --perf-device=tpu"),
     ("perf_baselines", "linelist", "folders of the baselines, one a line"),
     ("perf_limits", "linelist", "METRIC:LIMIT, one a line"),
     ("perf_budget", "string", "default of --perf-budget, seconds"),

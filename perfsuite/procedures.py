@@ -8,23 +8,20 @@ happen between blocks, outside the clock.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from statistics import median
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from perfsuite.errors import Void
+from perfsuite.generation import Clock as Clock
+from perfsuite.generation import Figures, Generation, quiet
 from perfsuite.intervals import elapsed
-from perfsuite.prompts import prompts
-from perfsuite.protocols import Engine, SharedPrefixEngine, Step
+from perfsuite.protocols import Engine
+from perfsuite.slots import SlotGeneration, has_slots
 from perfsuite.workloads import Workload
-
-Clock = Callable[[], float]
-Figures = dict[str, float]  # metric id -> value
 
 _TTFT = "time_to_first_token/prefill_until_first_token"
 _TPOT = "time_per_output_token/excluding_first_token"
@@ -50,98 +47,6 @@ class Procedure(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """Built-in types that describe what ran: effective configuration, batches."""
-
-
-class Generation:
-    """Prefill and decode of a batch on an engine, with the checks that give its time a meaning."""
-
-    def __init__(self, engine: Engine, workload: Workload, batch: int, clock: Clock) -> None:
-        self.engine, self.workload, self.batch, self.clock = engine, workload, batch, clock
-        vocab = workload.model.vocab_size
-        if workload.shared_tokens:
-            self._prompts = prompts(vocab, 1, workload.shared_tokens)
-        else:
-            self._prompts = prompts(vocab, batch, workload.input_tokens)
-        self._last: Step | None = None
-
-    @property
-    def decode_steps(self) -> int:
-        """Steps after the first token."""
-        return self.workload.output_tokens - 1
-
-    def prefill(self) -> Step:
-        """Start over: the prompts, or the shared prefix once for all."""
-        if self.workload.shared_tokens:
-            engine = cast("SharedPrefixEngine", self.engine)
-            return engine.prefill_shared(self._prompts[0], self.batch)
-        return self.engine.prefill(self._prompts)
-
-    def whole(self) -> tuple[float, float]:
-        """(seconds of prefill and decode with one wait at the end, tokens it gave)."""
-        with _quiet():
-            start = self.clock()
-            steps = [self.prefill()]
-            steps += self._decoded(steps[0])
-            self.engine.wait(steps[-1])
-            end = self.clock()
-        return elapsed(start, end), self._counted(steps)
-
-    def phases(self) -> tuple[float, float]:
-        """(seconds of prefill, seconds of decode), one wait at the end of each."""
-        with _quiet():
-            start = self.clock()
-            steps = [self.prefill()]
-            self.engine.wait(steps[0])
-            between = self.clock()
-            steps += self._decoded(steps[0])
-            self.engine.wait(steps[-1])
-            end = self.clock()
-        self._counted(steps)
-        return elapsed(start, between), elapsed(between, end) if self.decode_steps else 0.0
-
-    def stamps(self) -> list[float]:
-        """Seconds from the start to each token, a wait for each step."""
-        with _quiet():
-            start = self.clock()
-            steps = [step := self.prefill()]
-            self.engine.wait(step)
-            moments = [start, self.clock()]
-            for _ in range(self.decode_steps):
-                steps.append(step := self.engine.decode(step))
-                self.engine.wait(step)
-                moments.append(self.clock())
-        self._counted(steps)
-        return list(accumulate(elapsed(*pair) for pair in pairwise(moments)))
-
-    def _decoded(self, step: Step) -> Iterator[Step]:
-        for _ in range(self.decode_steps):
-            step = self.engine.decode(step)
-            yield step
-
-    def check_outputs(self) -> None:
-        """Raise Void when the last logits are not finite or not [batch, vocab or padded]."""
-        logits = getattr(self._last, "logits", None)
-        values = logits() if callable(logits) else logits
-        if values is None:
-            return
-        rows = values.tolist() if hasattr(values, "tolist") else values
-        if len(rows) != self.batch:
-            raise Void(f"logits of {len(rows)} sequences, expected {self.batch}")
-        vocab = self.workload.model.vocab_size
-        for row in rows:
-            if not isinstance(row, Sequence) or len(row) < vocab:
-                raise Void(f"logits are not [batch, vocab], expected {self.batch} x {vocab}")
-            if not all(math.isfinite(value) for value in row):
-                raise Void("logits contain NaN or infinity")
-
-    def _counted(self, steps: list[Step]) -> int:
-        """Tokens that these steps hold; Void when a sequence is missing one."""
-        self._last = steps[-1]
-        tokens = sum(_count(step.tokens) for step in steps)
-        asked = self.batch * self.workload.output_tokens
-        if tokens != asked:
-            raise Void(f"the engine returned {tokens} tokens, {asked} were asked for")
-        return tokens
 
 
 class SingleUser:
@@ -215,7 +120,7 @@ class MultiUser:
 
     def block(self) -> Figures:
         prompt = self._run(self._prompt_batch)
-        prefill_s, _ = prompt.prefill_seconds()
+        prefill_s = prompt.prefill_seconds()
         total = self._run(self._total_batch)
         seconds, tokens = total.whole()
         return {
@@ -259,26 +164,13 @@ class MultiUser:
         """(prompt tokens/s, all tokens/s), the better of two runs after one that warms up."""
         run = self._run(batch)
         run.whole()
-        prefill_s = min(run.prefill_seconds()[0] for _ in range(2))
+        prefill_s = min(run.prefill_seconds() for _ in range(2))
         whole_s = min(run.whole()[0] for _ in range(2))
         prompt = batch * self._workload.input_tokens
         return prompt / prefill_s, (prompt + batch * self._workload.output_tokens) / whole_s
 
-    def _run(self, batch: int) -> _Batch:
-        return _Batch(self._engine, self._workload, batch, self._clock)
-
-
-class _Batch(Generation):
-    """A generation whose prefill is also timed alone."""
-
-    def prefill_seconds(self) -> tuple[float, Step]:
-        """(seconds of a prefill with its wait, its step)."""
-        with _quiet():
-            start = self.clock()
-            step = self.prefill()
-            self.engine.wait(step)
-            end = self.clock()
-        return elapsed(start, end), step
+    def _run(self, batch: int) -> Generation:
+        return Generation(self._engine, self._workload, batch, self._clock)
 
 
 class BatchGeneration:
@@ -359,7 +251,7 @@ class Call:
         """The clock before and after a block's calls and their wait."""
         function, calls = self._function, range(self._calls)
         result: object = None
-        with _quiet():
+        with quiet():
             start = self._clock()
             for _ in calls:
                 result = function()
@@ -377,7 +269,9 @@ MEASURED_KINDS = frozenset(_BY_KIND)
 
 
 def procedure(engine: Engine, workload: Workload, clock: Clock = time.perf_counter) -> Procedure:
-    """The procedure for a workload's kind."""
+    """The procedure for a workload's kind; JetStream's own where the engine has its slots."""
+    if workload.document == "jetstream" and workload.kind == "generate" and has_slots(engine):
+        return SlotGeneration(engine, workload, clock)
     return _BY_KIND[workload.kind](engine, workload, clock)
 
 
@@ -388,24 +282,3 @@ def _is_out_of_memory(problem: Exception) -> bool:
         or type(problem).__name__ == "OutOfMemoryError"
         or "RESOURCE_EXHAUSTED" in str(problem)
     )
-
-
-def _count(tokens: Any) -> int:
-    shape = getattr(tokens, "shape", None)
-    if shape is None:
-        return len(tokens)
-    if len(shape) != 1:
-        raise Void(f"step.tokens has shape {tuple(shape)}, expected [batch]")
-    return int(shape[0])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No garbage collection inside the clock; what there was is collected by the next block."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

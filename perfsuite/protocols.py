@@ -47,13 +47,48 @@ class SharedPrefixEngine(Engine, Protocol):
         """Forget all sequences, run one prefix [time] once, produce `batch` first tokens."""
 
 
+class SlotEngine(Engine, Protocol):
+    """An engine whose sequences come and go, each in a slot of its own.
+
+    A prefix (one prompt that was run) and a state (all slots) are the engine's own; a state has
+    `tokens`, [slots], and may have `logits` as a step has. `wait` takes both. A state that was
+    given away is gone, so that its cache need not be copied.
+    """
+
+    def emptied(self) -> Any:
+        """Forget all sequences: a state of empty slots, in the memory of the one before."""
+
+    def prefill_one(self, token_ids: Sequence[int]) -> Any:
+        """Run one prompt [time], of which nothing is padding: a prefix."""
+
+    def insert(self, prefix: Any, state: Any, slot: int) -> Any:
+        """The state with this prefix in a slot, whatever was there."""
+
+    def generate(self, state: Any) -> Any:
+        """One more token for every slot; must not wait for the device."""
+
+
 class Program(Protocol):
-    """A full-size program for the static tier."""
+    """A full-size program for the static tier, of an offer whose framework is torch."""
 
     name: str  # "prefill", "decode"
 
     def make(self) -> Callable[[], object]:
         """Build weights and cache, return the call; runs without data under fake tensors."""
+
+
+class XlaProgram(Protocol):
+    """A full-size program for the static tier, of an offer whose framework is "jax".
+
+    `programs(workload, target)` of such an offer gets a target with `name` ("v5e-8") and `devices`,
+    a list of JAX devices to make a mesh of; perfsuite runs `jitted.lower(*arguments).compile()`.
+    """
+
+    name: str  # "prefill", "decode"
+    jitted: Any  # of jax.jit, with what is donated and where the outputs lie
+    arguments: tuple[Any, ...]  # pytrees of jax.ShapeDtypeStruct with shardings on those devices
+    weights_bytes: float  # of one chip, as they are held: quantised ones with their scales
+    cache_bytes: float  # of one chip, the live cache: what a step can not avoid to hold and read
 
 
 class Offer(Protocol):

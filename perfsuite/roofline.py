@@ -15,6 +15,7 @@ from perfsuite.workloads import Workload
 
 BYTES_PER_VALUE = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
 _WEIGHT_QUANTISATIONS = {"int4wo": "int4", "int8wo": "int8"}
+_QUANTISED_WEIGHTS = "quantize_weights"  # JetStream's flag for int8
 _QUANTISED_CACHES = ("kv_cache_quantization", "quantize_kv_cache")  # as the documents call it
 
 
@@ -108,6 +109,8 @@ def _cached_bytes(workload: Workload) -> float:
 
 
 def _weight_bytes(workload: Workload) -> float:
+    if workload.option(_QUANTISED_WEIGHTS) == "true":
+        return BYTES_PER_VALUE["int8"]
     quantised = _WEIGHT_QUANTISATIONS.get(workload.option("quantization") or "")
     return BYTES_PER_VALUE[quantised or workload.dtype]
 

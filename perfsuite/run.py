@@ -29,11 +29,11 @@ XDIST_ARGUMENTS = "perfsuite_arguments"
 _NAMES = (
     "device", "engine", "scale", "save", "save_new", "save_force", "baselines", "limit", "budget",
     "processes", "timeout", "drift", "strict", "require", "model", "json", "markdown", "in_process",
-    "calibrate", "sessions", "against", "self_test",
+    "calibrate", "sessions", "against", "self_test", "slice",
 )  # fmt: skip
 _INI_NAMES = (
     "device", "engine", "scale", "baselines", "limits", "budget", "processes", "timeout", "drift",
-    "sessions", "strict", "require",
+    "sessions", "strict", "require", "slice",
 )  # fmt: skip
 _PATHS = ("model", "json", "markdown")
 

@@ -230,7 +230,8 @@ class Reporter:
         known = {(machine, file_name(suite), key) for machine, suite, key in collected}
         # Not only the machines of collected tests: the last test of one may be what is gone.
         device = self._options.device
-        for machine in sorted({machine_class(device), static_target(device)}):
+        machines = {machine for machine, _, _ in collected}  # of a TPU's slices there are several
+        for machine in sorted({machine_class(device), static_target(device), *machines}):
             for key, entry in Baselines(self._options.baselines).entries(machine):
                 if (machine, entry.file.name, key) not in known and self._ran_over(key, entry):
                     self._take_gone(key, entry)

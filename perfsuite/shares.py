@@ -37,17 +37,25 @@ def _floor_s(
 ) -> float | None:
     batch = int(facts.get("batch", 1))
     prefill = floor_s(prefill_parts(workload, batch), ceilings)
+    one_by_one = batch * floor_s(prefill_parts(workload, 1), ceilings)
     decode = floor_s(decode_parts(workload, batch), ceilings)
-    match metric_id.split("/")[0]:
-        case "time_to_first_token" | "prompt_throughput":
+    step = decode / max(workload.output_tokens - 1, 1)
+    match metric_id.split("/"):
+        case ["prompt_throughput", "one_sequence_at_a_time"]:
+            return one_by_one
+        case ["max_throughput", "serial_prefill_and_decode"]:
+            return one_by_one + workload.output_tokens * step
+        case ["max_throughput" | "decode_step_time", _]:
+            return step
+        case ["time_to_first_token" | "prompt_throughput", _]:
             return prefill
-        case "max_prompt_throughput":
+        case ["max_prompt_throughput", _]:
             return floor_s(prefill_parts(workload, int(facts["prompt_batch"])), ceilings)
-        case "time_per_output_token" | "inter_token_latency":
-            return decode / max(workload.output_tokens - 1, 1)
-        case "decode_throughput":
+        case ["time_per_output_token" | "inter_token_latency", _]:
+            return step
+        case ["decode_throughput", _]:
             return decode
-        case "single_user_throughput" | "multi_user_throughput":
+        case ["single_user_throughput" | "multi_user_throughput", _]:
             return prefill + decode
         case _:
             return None
@@ -66,8 +74,12 @@ def _tokens(metric_id: str, workload: Workload, facts: Mapping[str, Any]) -> flo
             return batch * (prompt + output)
         case "max_prompt_throughput/best_batch":
             return int(facts["prompt_batch"]) * prompt
-        case "prompt_throughput/batch":
+        case "prompt_throughput/batch" | "prompt_throughput/one_sequence_at_a_time":
             return batch * prompt
+        case "max_throughput/decode_only":
+            return batch
+        case "max_throughput/serial_prefill_and_decode":
+            return batch * output
         case "decode_throughput/decode_steps":
             return batch * (output - 1)
         case _:

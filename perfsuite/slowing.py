@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from perfsuite.procedures import Clock
+from perfsuite.generation import Clock
 from perfsuite.protocols import Step, TokenRows
+
+_OF_SLOTS = ("prefill_one", "insert", "generate")  # only engines with slots have them
 
 
 class Spinning:
@@ -101,7 +104,8 @@ class SlowedEngine:
             raise
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
+        found = getattr(self._engine, name)
+        return partial(self._begun, found) if name in _OF_SLOTS else found
 
 
 class SlowedCalls:

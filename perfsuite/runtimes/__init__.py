@@ -8,6 +8,10 @@ A runtime is a module with five functions:
     compilations()                      how many programs have been compiled so far
     probes(device)                      {metric id: operations/s or bytes/s} of short probes, some
                                         25 ms together: what the machine can do at this moment
+
+and, where the framework tells, a sixth:
+
+    compiled_since(count)               one line: the programs after the first `count`, and why
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from types import ModuleType
 
 _MODULES = {
     "torch": "perfsuite.runtimes.torch_runtime",
+    "jax": "perfsuite.runtimes.jax_runtime",
     "": "perfsuite.runtimes.host_runtime",
 }
 
@@ -30,3 +35,10 @@ def runtime(framework: str) -> ModuleType:
 def loaded() -> str:
     """The framework that this process has already imported, for callables that name none."""
     return next((name for name in _MODULES if name and name in sys.modules), "")
+
+
+def wait_for_all(result: object) -> None:
+    """Wait with every framework that this process has imported: a callable names none."""
+    for name in _MODULES:
+        if name and name in sys.modules:
+            runtime(name).wait(result)

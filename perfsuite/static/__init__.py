@@ -1,22 +1,63 @@
 """Facts of a full-size program that need no device, no weights and no clock.
 
-Each framework has a module with `facts(program, target) -> {metric id: value}`.
+Each framework has a module that compiles its programs: torch under fake tensors for `cpu` and
+`cuda`, JAX by XLA for a TPU slice.
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from perfsuite.errors import EngineUnavailable
-from perfsuite.protocols import Program
-
-_MODULES = {"torch": "perfsuite.static.torch_fake"}
+from perfsuite.static.compiled import Compiled
 
 
-def facts_of(program: Program, framework: str, target: str) -> dict[str, float]:
-    """The static figures of one program for `cpu` or `cuda`."""
-    if framework not in _MODULES:
-        raise EngineUnavailable(f"no static tier knows {framework or 'plain host'} programs")
-    module = importlib.import_module(_MODULES[framework])
-    figures: dict[str, float] = module.facts(program, target)
-    return figures
+def target_for(framework: str, device: str, slice_name: str) -> Any:
+    """What an offer is asked to make its programs for: `cpu`, `cuda`, or the devices of a slice.
+
+    Raises OptionError for an unknown slice, EngineUnavailable where its compiler does not work.
+    """
+    if framework != "jax":
+        return device
+    from perfsuite.static.topology import target
+
+    return target(slice_name)
+
+
+def compile_all(
+    programs: Sequence[Any], framework: str, target: Any, batch: int
+) -> dict[str, Compiled]:
+    """Each program by name; `batch` is the tokens that one run of "decode" gives.
+
+    XLA keeps one processor busy with one program, so two are compiled at once.
+    """
+    names = [program.name for program in programs]
+    if framework != "jax":
+        found = [compiled(program, framework, target) for program in programs]
+        return dict(zip(names, found, strict=True))
+    from perfsuite.static.xla import with_rate
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda program: compiled(program, framework, target), programs))
+    steps = dict(zip(names, found, strict=True))
+    return {n: with_rate(one, batch) if n == "decode" else one for n, one in steps.items()}
+
+
+def compiled(program: Any, framework: str, target: Any) -> Compiled:
+    """One program for the target of `target_for`: its figures, and what there is to say of it."""
+    if framework == "torch":
+        from perfsuite.static import torch_fake
+
+        return Compiled(torch_fake.facts(program, target))
+    if framework == "jax":
+        from perfsuite.static import xla
+
+        return xla.facts(program, target)
+    raise EngineUnavailable(f"no static tier knows {framework or 'plain host'} programs")
+
+
+def facts_of(program: Any, framework: str, target: Any) -> dict[str, float]:
+    """The static figures of one program."""
+    return dict(compiled(program, framework, target).figures)

@@ -29,7 +29,7 @@ perfsuite.environment.PACE_LIMIT = perfsuite.environment.FREQUENCY_LIMIT = 100.0
 @pytest.hookimpl(optionalhook=True)
 def pytest_perf_engines():
     from engines.offers import offers
-    return offers()
+    return [offer for offer in offers() if offer.framework == "torch"]
 
 fault = os.environ.get("FAULT")
 if fault:

@@ -154,6 +154,21 @@ def test_a_processor_is_named_by_the_kernel(
 def test_compiled_facts_belong_to_a_kind_of_device() -> None:
     """Not to the machine that compiled them."""
     assert static_target(Device("cuda", 1)) == "static-cuda"
+    assert static_target(Device("tpu"), "v5e-8") == "tpu-v5e-8"
+
+
+def test_tpus_are_counted_on_the_bus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By maker and kind: the maker's network card is none, nor is a card that can not be read."""
+    cards = (("0x1ae0", "0x0063"), ("0x1ae0", "0x0063"), ("0x1ae0", "0x0042"), ("0x10de", "0x0063"))
+    for number, (vendor, device) in enumerate(cards):
+        card = tmp_path / f"0000:0{number}:00.0"
+        card.mkdir()
+        (card / "vendor").write_text(f"{vendor}\n")
+        (card / "device").write_text(f"{device}\n")
+    (tmp_path / "0000:09:00.0").mkdir()
+    monkeypatch.setattr(devices, "_PCI", tmp_path)
+    assert devices._tpu_chips() == 2
+    assert absence(Device("tpu")) is None
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,28 @@ def test_a_machine_at_its_floor_has_all_of_its_ceiling(
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("changes", [{}, {"cache_tokens": 3}, {"output_tokens": 2}])
+def test_slots_at_the_floor(
+    make_workload: Callable[..., Workload], machine: Ceilings, changes: dict[str, Any]
+) -> None:
+    """Each prompt reads the weights for itself; inserting takes no time at best."""
+    workload = make_workload(**changes)
+    prefill = floor_s(prefill_parts(workload, 1), machine)
+    output = workload.output_tokens
+    step = floor_s(decode_parts(workload, 3), machine) / (output - 1)
+    figures = {
+        "prompt_throughput/one_sequence_at_a_time": workload.input_tokens / prefill,
+        "decode_step_time/all_slots_filled": step,
+        "max_throughput/decode_only": 3 / step,
+        "max_throughput/serial_prefill_and_decode": 3 * output / (3 * prefill + output * step),
+    }
+    for metric_id, value in figures.items():
+        reached = share(metric_id, value, workload, facts(machine, batch=3))
+        assert reached == pytest.approx(1), metric_id
+    assert share("insert_time/one_slot", 1.0, workload, facts(machine, batch=3)) is None
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_a_single_user_at_the_floor(
     make_workload: Callable[..., Workload], machine: Ceilings
 ) -> None:

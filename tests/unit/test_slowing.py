@@ -48,6 +48,18 @@ class FakeEngine:
     def decode(self, step: Any) -> Any:
         return self._step("decode", step.batch, DECODE)
 
+    def emptied(self) -> Any:
+        return SimpleNamespace(tokens=[0] * 3)
+
+    def prefill_one(self, token_ids: Sequence[int]) -> Any:
+        return self._step("prefill_one", 1, PREFILL)
+
+    def insert(self, prefix: Any, state: Any, slot: int) -> Any:
+        return self._step("insert", 3, DECODE)
+
+    def generate(self, state: Any) -> Any:
+        return self._step("generate", 3, DECODE)
+
     def _step(self, name: str, batch: int, seconds: float) -> Any:
         self.calls.append(name)
         if batch > self.fits:
@@ -97,6 +109,7 @@ def figures(
 KINDS = (
     {"kind": "single_user", "batch": 1},
     {"kind": "generate"},
+    {"kind": "generate", "document": "jetstream"},  # by its slots
     {"kind": "shared", "shared_tokens": 7},
     {"kind": "multi_user", "batch": 8},
 )
