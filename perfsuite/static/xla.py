@@ -35,24 +35,37 @@ def facts(program: XlaProgram, target: Target) -> Compiled:
 
     Raises Void for a program that does not fit, or whose shapes do not divide by its mesh.
     """
-    lowered = _lowered(program, target)
-    environment = [os.environ.get(name, "") for name in _OPTIONS]
-    key = kept_facts.key([lowered.as_text(), target.name, toolchain(), *environment])
-    kept = kept_facts.read(key)
+    traced, lowered = _lowered(program, target)
+    key = _key(traced, lowered, target)
+    kept = kept_facts.read(key) if key else None
     if not kept:
         fresh = _facts(program, target, lowered)
         kept = {"figures": fresh.figures, "words": fresh.words}
-        kept_facts.write(key, kept)
+        if key:
+            kept_facts.write(key, kept)
     figures = dict(kept["figures"])
     figures |= _shares(program, figures) | _least_time(target, figures)
     return Compiled(figures, dict(kept["words"]))
 
 
-def _lowered(program: XlaProgram, target: Target) -> Any:
+def _lowered(program: XlaProgram, target: Target) -> tuple[Any, Any]:
     try:
-        return program.jitted.lower(*program.arguments)
+        traced = program.jitted.trace(*program.arguments)
+        return traced, traced.lower()
     except ValueError as problem:
         raise Void(f"{program.name} on {target.name}: {_short(problem)}") from None
+
+
+def _key(traced: Any, lowered: Any, target: Target) -> str | None:
+    """Of all that decides the facts; None, so that nothing is kept, where jax hides a part of it.
+
+    The options that `jax.jit` was given are not in what was lowered.
+    """
+    told = getattr(traced, "_params", {})
+    if "compiler_options_kvs" not in told:
+        return None
+    options = [repr(told["compiler_options_kvs"]), *(os.environ.get(n, "") for n in _OPTIONS)]
+    return kept_facts.key([lowered.as_text(), target.name, toolchain(), *options])
 
 
 def _facts(program: XlaProgram, target: Target, lowered: Any) -> Compiled:

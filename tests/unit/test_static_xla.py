@@ -6,7 +6,7 @@ program that has none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +308,16 @@ def test_a_second_run_compiles_nothing(v5e: Target, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(xla, "toolchain", lambda: "jax 9")
     with pytest.raises(pytest.fail.Exception, match="compiled again"):
         compiled(program(v5e), "jax", v5e)
+
+
+def test_options_of_the_compiler_are_part_of_the_key(v5e: Target) -> None:
+    """They are not in what is lowered; a program compiled with others has other facts."""
+    import jax
+
+    plain = program(v5e)
+    options = {"xla_tpu_enable_latency_hiding_scheduler": "true"}
+    optioned = replace(plain, jitted=jax.jit(plain.jitted.__wrapped__, compiler_options=options))
+    again = replace(plain, jitted=jax.jit(plain.jitted.__wrapped__))
+    keys = [xla._key(*xla._lowered(one, v5e), v5e) for one in (again, optioned)]
+    assert None not in keys
+    assert keys[0] != keys[1]
