@@ -177,7 +177,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_temporaries", "compiled_hbm", "HBM temporaries", "count", "bytes",
+        "static_temporaries", "compiled_hbm", "HBM temporary", "count", "bytes",
         "bytes of one chip that XLA reserves for what is neither argument nor output",
         gated=False,
         exact=True,
@@ -195,7 +195,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_peak_share", "weights_and_cache", "peak / needed", "count", "times",
+        "static_peak_share", "weights_and_cache", "peak/needed", "count", "times",
         "HBM peak / (weights + live cache of one chip)",
         gated=False,
         exact=True,
@@ -207,7 +207,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_traffic_share", "weights_and_cache", "traffic / needed", "count", "times",
+        "static_traffic_share", "weights_and_cache", "traffic/needed", "count", "times",
         "HBM traffic / (weights + live cache of one chip), which a decode step reads once",
         gated=False,
         exact=True,
@@ -219,7 +219,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_operations", "compiled_matrix_products", "matrix operations", "count",
+        "static_operations", "compiled_matrix_products", "matrix ops", "count",
         "operations",
         "2 for each multiply-add of the matrix products that XLA compiled for one chip",
         exact=True,
@@ -242,7 +242,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_all_gather", "bytes", "all-gather bytes", "count", "bytes",
+        "static_all_gather", "bytes", "gathered", "count", "bytes",
         "bytes of one chip in the larger side, operands or results, of every all-gather",
         exact=True,
     ),
@@ -252,7 +252,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_all_reduce", "bytes", "all-reduce bytes", "count", "bytes",
+        "static_all_reduce", "bytes", "reduced", "count", "bytes",
         "bytes of one chip in the larger side, operands or results, of every all-reduce",
         exact=True,
     ),
@@ -262,7 +262,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_reduce_scatter", "bytes", "reduce-scatter bytes", "count", "bytes",
+        "static_reduce_scatter", "bytes", "scattered", "count", "bytes",
         "bytes of one chip in the larger side, operands or results, of every reduce-scatter",
         exact=True,
     ),
@@ -272,7 +272,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_all_to_all", "bytes", "all-to-all bytes", "count", "bytes",
+        "static_all_to_all", "bytes", "exchanged", "count", "bytes",
         "bytes of one chip in the larger side, operands or results, of every all-to-all",
         exact=True,
     ),
@@ -282,7 +282,7 @@ _ALL = (
         exact=True,
     ),
     Metric(
-        "static_collective_permute", "bytes", "collective-permute bytes", "count", "bytes",
+        "static_collective_permute", "bytes", "permuted", "count", "bytes",
         "bytes of one chip in the larger side, operands or results, of every collective-permute",
         exact=True,
     ),

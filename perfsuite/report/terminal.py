@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
-from perfsuite.report.table import HEADER, cells, counts, meanings
+from perfsuite.report.table import HEADER, cells, counts, meanings, told
 from perfsuite.results import Result
 
 _WIDEST = 100
@@ -29,14 +29,15 @@ def lines(
 
 
 def _table(results: Sequence[Result]) -> Iterator[str]:
-    header, *printed = _aligned([HEADER, *(cells(r) for result in results for r in result.rows)])
+    rows = [cells(row) for result in results for row in told(result)]
+    header, *printed = _aligned([HEADER, *rows])
     yield header
     remaining = iter(printed)
     for result in results:
         yield _heading(result)
         if result.disturbance:
             yield f"      disturbed: {result.disturbance}"
-        for row in result.rows:
+        for row in told(result):
             yield next(remaining)
             yield from _note(row.note)
             if row.waiver:

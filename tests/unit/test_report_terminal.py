@@ -149,3 +149,22 @@ def test_a_waiver_stands_below_its_figure(
     printed = list(lines([make_result(rows=(row,))], [], []))
     assert printed[2].endswith(" WORSE")
     assert printed[3:5] == ["      noisy", "      waived until 2026-12-31 by ana: known"]
+
+
+def test_a_count_of_zero_is_told_where_it_changed(
+    make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    """Ten kinds of collectives that do not occur are no news; one that is gone, or new, is."""
+    def row(value: float, baseline: float | None, verdict: Verdict) -> Row:
+        figure = "static_all_gather/count"
+        return make_row(figure=figure, value=value, baseline=baseline, verdict=verdict)
+
+    rows = (
+        row(0.0, 0.0, Verdict.SAME),
+        row(0.0, None, Verdict.NEW),
+        row(0.0, 2.0, Verdict.BETTER),
+        row(2.0, 0.0, Verdict.WORSE),
+    )
+    text = "\n".join(lines([make_result(rows=rows)], [], []))
+    assert text.count("all-gathers") == 2
+    assert "1 WORSE, 1 NEW, 1 BETTER, 1 SAME" in text
