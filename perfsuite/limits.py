@@ -24,6 +24,7 @@ _UNITS: dict[str, dict[str, float]] = {
     "bytes/s": {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12},
     "operations/s": {"op/s": 1.0, "Mop/s": 1e6, "Gop/s": 1e9, "Top/s": 1e12},
     "calls": {"calls": 1.0},
+    "times": {"times": 1.0},
 }
 _PART = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>%|[A-Za-z/]+)")
 
