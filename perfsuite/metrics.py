@@ -40,6 +40,33 @@ class Metric:
         return f"{self.name}/{self.definition}"
 
 
+# kind of collective, title of its count, title of its bytes
+_COLLECTIVES = (
+    ("all-gather", "all-gathers", "gathered"),
+    ("all-reduce", "all-reduces", "reduced"),
+    ("reduce-scatter", "reduce-scatters", "scattered"),
+    ("all-to-all", "all-to-alls", "exchanged"),
+    ("collective-permute", "permutes", "permuted"),
+)
+
+
+def _of_collective(kind: str, count: str, moved: str) -> tuple[Metric, Metric]:
+    """How many a compiled program runs, and what they take of one chip."""
+    name = f"static_{kind.replace('-', '_')}"
+    return (
+        Metric(
+            name, "count", count, "count", "calls",
+            f"{kind} operations that one run makes, loops turned out",
+            exact=True,
+        ),
+        Metric(
+            name, "bytes", moved, "count", "bytes",
+            f"bytes of one chip in the larger side, operands or results, of every {kind}",
+            exact=True,
+        ),
+    )  # fmt: skip
+
+
 _ALL = (
     Metric(
         "time_to_first_token", "prefill_until_first_token", "TTFT", "time", "s",
@@ -236,56 +263,7 @@ _ALL = (
         gated=False,
         exact=True,
     ),
-    Metric(
-        "static_all_gather", "count", "all-gathers", "count", "calls",
-        "all-gather operations that one run makes, loops turned out",
-        exact=True,
-    ),
-    Metric(
-        "static_all_gather", "bytes", "gathered", "count", "bytes",
-        "bytes of one chip in the larger side, operands or results, of every all-gather",
-        exact=True,
-    ),
-    Metric(
-        "static_all_reduce", "count", "all-reduces", "count", "calls",
-        "all-reduce operations that one run makes, loops turned out",
-        exact=True,
-    ),
-    Metric(
-        "static_all_reduce", "bytes", "reduced", "count", "bytes",
-        "bytes of one chip in the larger side, operands or results, of every all-reduce",
-        exact=True,
-    ),
-    Metric(
-        "static_reduce_scatter", "count", "reduce-scatters", "count", "calls",
-        "reduce-scatter operations that one run makes, loops turned out",
-        exact=True,
-    ),
-    Metric(
-        "static_reduce_scatter", "bytes", "scattered", "count", "bytes",
-        "bytes of one chip in the larger side, operands or results, of every reduce-scatter",
-        exact=True,
-    ),
-    Metric(
-        "static_all_to_all", "count", "all-to-alls", "count", "calls",
-        "all-to-all operations that one run makes, loops turned out",
-        exact=True,
-    ),
-    Metric(
-        "static_all_to_all", "bytes", "exchanged", "count", "bytes",
-        "bytes of one chip in the larger side, operands or results, of every all-to-all",
-        exact=True,
-    ),
-    Metric(
-        "static_collective_permute", "count", "permutes", "count", "calls",
-        "collective-permute operations that one run makes, loops turned out",
-        exact=True,
-    ),
-    Metric(
-        "static_collective_permute", "bytes", "permuted", "count", "bytes",
-        "bytes of one chip in the larger side, operands or results, of every collective-permute",
-        exact=True,
-    ),
+    *(metric for words in _COLLECTIVES for metric in _of_collective(*words)),
     Metric(
         "static_fusions", "compiled", "fusions", "count", "calls",
         "fusions in the scheduled program, those in a loop's body once",

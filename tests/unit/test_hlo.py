@@ -107,20 +107,17 @@ FUSED_UPDATE = f"""
   ROOT %new = {CACHE} dynamic-update-slice(%a, %row, %c, %c, %c)
 }}
 """
-
-
-def test_a_fused_update_in_place_moves_the_update() -> None:
-    """The cache is passed through the fusion and not read."""
-    found = module(
-        f"""
+CALL_OF_FUSED = f"""
         %cache = {CACHE} parameter(0)
         %row = f32[4,1,128]{{2,1,0:T(2,128)S(1)}} parameter(1)
         %at = s32[]{{:T(128)S(6)}} parameter(2)
         %new = {CACHE} fusion(%cache, %row, %at), kind=kLoop, calls=%fused
-        """,
-        FUSED_UPDATE,
-    )
-    assert moved(found) == (0, 4 * 128 * 2)
+        """
+
+
+def test_a_fused_update_in_place_moves_the_update() -> None:
+    """The cache is passed through the fusion and not read."""
+    assert moved(module(CALL_OF_FUSED, FUSED_UPDATE)) == (0, 4 * 128 * 2)
 
 
 def test_a_fused_update_of_something_new_writes_all() -> None:
@@ -128,16 +125,7 @@ def test_a_fused_update_of_something_new_writes_all() -> None:
     made = FUSED_UPDATE.replace("dynamic-update-slice(%a", "dynamic-update-slice(%zeros").replace(
         "  %row =", f"  %zeros = {CACHE} negate(%a)\n  %row ="
     )
-    found = module(
-        f"""
-        %cache = {CACHE} parameter(0)
-        %row = f32[4,1,128]{{2,1,0:T(2,128)S(1)}} parameter(1)
-        %at = s32[]{{:T(128)S(6)}} parameter(2)
-        %new = {CACHE} fusion(%cache, %row, %at), kind=kLoop, calls=%fused
-        """,
-        made,
-    )
-    assert moved(found) == (CACHE_BYTES, CACHE_BYTES)
+    assert moved(module(CALL_OF_FUSED, made)) == (CACHE_BYTES, CACHE_BYTES)
 
 
 FUSED_SLICE = f"""
