@@ -8,24 +8,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from engines.jetstream.plan import Plan
 from engines.jetstream.quantize import Int8
 from engines.jetstream.weights import Layer, Weights
+
+ROW_PARTS = 8  # of a product of one row on a CPU
 
 Attend = Callable[[int, Any, Any, Any], Any]  # (layer, q, k, v) -> what the queries have seen
 
 
-def hidden(model: Any, weights: Weights, tokens: Any, places: Any, attend: Attend) -> Any:
+def hidden(plan: Plan, weights: Weights, tokens: Any, places: Any, attend: Attend) -> Any:
     """Tokens [B, T] at their places in their sequences -> [B, T, E], before the last norm."""
+    model = plan.model
     x = embedded(model, weights, tokens)
     # A place beyond the tables gives NaN, never another place's angle.
     cos = jnp.take(weights.cos, places, axis=0, mode="fill", fill_value=jnp.nan)[:, :, None]
     sin = jnp.take(weights.sin, places, axis=0, mode="fill", fill_value=jnp.nan)[:, :, None]
     for number, layer in enumerate(weights.layers):
         h = normalised(model, x, layer.attention_norm)
-        q, k = (rotated(product("bte,hde->bthd", h, w), cos, sin) for w in (layer.q, layer.k))
-        seen = attend(number, q, k, product("bte,hde->bthd", h, layer.v))
-        x = kept(x + product("bthd,hde->bte", seen, layer.output))
-        x = kept(x + gated(model, layer, normalised(model, x, layer.mlp_norm)))
+        q, k = (rotated(to_heads(plan, h, matrix), cos, sin) for matrix in (layer.q, layer.k))
+        seen = attend(number, q, k, to_heads(plan, h, layer.v))
+        x = kept(x + from_heads(plan, seen, layer.output))
+        x = kept(x + gated(plan, layer, normalised(model, x, layer.mlp_norm)))
     return x
 
 
@@ -38,6 +42,48 @@ def scores(model: Any, weights: Weights, x: Any) -> Any:
     """[B, E] -> [B, V]."""
     head = weights.embedding if weights.head is None else weights.head
     return product("be,ve->bv", normalised(model, x, weights.norm), head)
+
+
+def to_heads(plan: Plan, h: Any, matrix: Any) -> Any:
+    """[B, T, E] -> [B, T, heads, D]."""
+    if not merges_heads(plan):
+        return product("bte,hde->bthd", h, matrix)
+    found = product("bte,ie->bti", h, merged(matrix))
+    return found.reshape(*found.shape[:2], -1, plan.model.head_dim)
+
+
+def from_heads(plan: Plan, seen: Any, matrix: Any) -> Any:
+    """[B, T, H, D] -> [B, T, E]."""
+    if not merges_heads(plan):
+        return product("bthd,hde->bte", seen, matrix)
+    return summed_up(plan, seen.reshape(*seen.shape[:2], -1), merged(matrix))
+
+
+def summed_up(plan: Plan, x: Any, matrix: Any) -> Any:
+    """[B, T, I] -> [B, T, E]; in parts where one core of a CPU would do all of one row."""
+    rows, inner = x.shape[0] * x.shape[1], x.shape[2]
+    if plan.sharding.platform != "cpu" or rows > 1 or inner % ROW_PARTS:
+        return product("bti,ie->bte", x, matrix)
+    values, scale = matrix if isinstance(matrix, Int8) else (matrix, None)
+    parts = summed(
+        "pi,pie->pe",
+        x.reshape(ROW_PARTS, -1),
+        values.astype(x.dtype).reshape(ROW_PARTS, -1, values.shape[-1]),
+    )
+    found = parts.sum(0)[None, None]
+    return (found if scale is None else found * scale).astype(x.dtype)
+
+
+def merges_heads(plan: Plan) -> bool:
+    """On a CPU XLA transposes a matrix of three axes in every step; on a TPU merging costs."""
+    return plan.sharding.platform == "cpu" and not plan.sharding.divides("D")
+
+
+def merged(matrix: Any) -> Any:
+    """[heads, D, E] -> [heads * D, E]."""
+    if isinstance(matrix, Int8):
+        return Int8(merged(matrix.values), matrix.scale.reshape(-1))
+    return matrix.reshape(-1, matrix.shape[-1])
 
 
 def product(equation: str, x: Any, matrix: Any) -> Any:
@@ -78,14 +124,10 @@ def rotated(x: Any, cos: Any, sin: Any) -> Any:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def gated(model: Any, layer: Layer, h: Any) -> Any:
+def gated(plan: Plan, layer: Layer, h: Any) -> Any:
     """The gated MLP."""
-    gate = product("bte,ie->bti", h, layer.gate)
-    return product(
-        "bti,ie->bte",
-        activation(model.activation)(gate) * product("bte,ie->bti", h, layer.up),
-        layer.down,
-    )
+    gate = activation(plan.model.activation)(product("bte,ie->bti", h, layer.gate))
+    return summed_up(plan, gate * product("bte,ie->bti", h, layer.up), layer.down)
 
 
 def activation(name: str) -> Callable[[Any], Any]:
@@ -100,9 +142,12 @@ def attend_prompt(q: Any, k: Any, v: Any, window: int) -> Any:
     """Each token [B, T] sees itself and up to `window - 1` before it; q [B, T, H, D]."""
     time = jnp.arange(q.shape[1])
     distance = time[:, None] - time[None, :]
+    allowed = distance >= 0
+    if window < len(time):  # otherwise rings of several lengths have one program
+        allowed &= distance < window
     grouped = _grouped(q, k.shape[2])
     found = summed("btkgd,bskd->bkgts", grouped, k) * q.shape[-1] ** -0.5
-    shares = softmax(found, (distance >= 0) & (distance < window)).astype(q.dtype)
+    shares = softmax(found, allowed).astype(q.dtype)
     return summed("bkgts,bskd->btkgd", shares, v).astype(q.dtype).reshape(q.shape)
 
 

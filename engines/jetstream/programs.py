@@ -60,7 +60,7 @@ class Programs:
     def generate(self) -> Any:
         """(weights, caches, slots) -> caches, slots; the old caches are gone."""
         places = self.cache_places(), self.slot_places()
-        on_tpu = self.plan.sharding.mesh.devices.flat[0].platform == "tpu"
+        on_tpu = self.plan.sharding.platform == "tpu"
         return jax.jit(
             self._generate,
             donate_argnums=1,
@@ -99,7 +99,7 @@ class Programs:
 
         # Padding beyond the longest sequence takes the last place: NaN would reach the prompt.
         places = jnp.minimum(jnp.arange(tokens.shape[0]), self.plan.tokens - 1)[None]
-        x = decoder.hidden(self.plan.model, weights, tokens[None], places, attend)
+        x = decoder.hidden(self.plan, weights, tokens[None], places, attend)
         last = jax.lax.dynamic_slice_in_dim(x[0], length - 1, 1, axis=0)
         token = choose(self.plan.sampling, self._scores(weights, last), draw)
         return Prefix(tuple(caches), token, length, last)
@@ -128,7 +128,7 @@ class Programs:
             return decoder.attend_ring(q, keys, values, seen)
 
         places = slots.lengths[:, None]
-        x = decoder.hidden(self.plan.model, weights, slots.tokens[:, None], places, attend)[:, 0]
+        x = decoder.hidden(self.plan, weights, slots.tokens[:, None], places, attend)[:, 0]
         chosen = choose(self.plan.sampling, self._scores(weights, x), slots.draw)
         after = Slots(
             tokens=jnp.where(busy, chosen, 0),

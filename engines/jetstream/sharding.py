@@ -23,9 +23,18 @@ class Sharding:
     mesh: Mesh
     split: str
 
+    @property
+    def platform(self) -> str:
+        """What JAX calls the kind of the devices: "cpu", "gpu", "tpu"."""
+        return str(self.mesh.devices.flat[0].platform)
+
+    def divides(self, letter: str) -> bool:
+        """Whether an axis of this letter lies on several devices."""
+        return letter in SPLITS[self.split]
+
     def place(self, letters: str) -> NamedSharding:
         """How an array of this shape is divided; one without a letter of the split is whole."""
-        parts = [AXIS if letter in SPLITS[self.split] else None for letter in letters]
+        parts = [AXIS if self.divides(letter) else None for letter in letters]
         return NamedSharding(self.mesh, PartitionSpec(*parts))
 
 
