@@ -148,11 +148,13 @@ class TorchLlamaOffer:
 
 def offers() -> list[Any]:
     """All offers of this repository."""
+    from engines.hydragen.offer import HydragenOffer
     from engines.jetstream.offer import JetStreamOffer
 
     return [
         TorchLlamaOffer("torch_llama"),
         TorchLlamaOffer("torch_llama_compile", compiled=True, default=False),
+        HydragenOffer(),
         JetStreamOffer(),
     ]
 

@@ -1,23 +1,17 @@
-"""One Llama-family model in torch, whose cache and attention the engine chooses.
+"""The engine of one Llama-family model in torch: one cache for every sequence, flash attention.
 
 Letters of the shapes: B batch, T time, H query heads, K key/value heads, G = H / K, D head_dim,
 E hidden size, C cache length, V vocabulary.
 
-Projections that read the same input are one matrix (q, k, v; gate, up). A decode step looks at its
-G query heads of one key/value head as G queries of that head, so no key is repeated or read twice;
-eager steps read the live part of the cache, compiled ones all of it under a mask. Attention
-operators are called by name: another one is never taken instead.
-
-Indexing is by narrow() and select(), copying by write(): brackets and copy_() do not work on fake
-CUDA tensors of a torch that was built without CUDA, and programs without data are made of those.
+A decode step looks at its G query heads of one key/value head as G queries of that head, so no key
+is repeated or read twice; eager steps read the live part of the cache, compiled ones all of it
+under a mask. Attention operators are called by name: another one is never taken instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +20,8 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor
 
 from engines import memory
-from engines.torch_weights import Layer, Weights
+from engines.torch_decoder import Decoder, flash_operator, rope_tables, row_kernels, write
+from engines.torch_weights import Weights
 
 PREFILL_TOKENS = 32_768  # of all rows together in one pass; bounds the activations of the MLP
 
@@ -76,12 +71,12 @@ class TorchLlama:
         if weights is not None:
             with torch.inference_mode():
                 self._load(weights)
+        self.decoder = Decoder(model, self.weights)
         self._cached = attention
         self.caches = self._empty_caches() if attention else None
         self.cos, self.sin = rope_tables(model, cache_tokens, self.dtype, device)
         self.positions = torch.arange(cache_tokens, device=device)
         self._flash = flash_operator(device)
-        self._activate = activation(model.activation)
         self._decode_static = self._compiled() if compiled else None
         self._row_kernels = self._has_row_kernels()
         self.config = self._config(dtype, attention)
@@ -167,7 +162,7 @@ class TorchLlama:
         """Give the memory back; the engine cannot be used any more."""
         if self._decode_static:
             torch.compiler.reset()  # code of all compiled engines; few variants are kept at a time
-        del self.weights, self.caches, self._decode_static
+        del self.weights, self.decoder, self.caches, self._decode_static
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -241,8 +236,8 @@ class TorchLlama:
             seen: Tensor = self._flash(q, k, v, 0.0, True)[0]
             return seen
 
-        x = self._layers(tokens, rope, attend)
-        return self._scores(x.select(1, time - 1))
+        x = self.decoder.layers(tokens, rope, self.caches, attend)
+        return self.decoder.scores(x.select(1, time - 1))
 
     # Decode
 
@@ -261,8 +256,8 @@ class TorchLlama:
                 q, keys.narrow(2, 0, position + 1), values.narrow(2, 0, position + 1)
             )
 
-        x = self._layers(step.tokens.unsqueeze(1), rope, attend)
-        return self._step(self._scores(x.squeeze(1)), position + 1)
+        x = self.decoder.layers(step.tokens.unsqueeze(1), rope, self.caches, attend)
+        return self._step(self.decoder.scores(x.squeeze(1)), position + 1)
 
     def _attend_one(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """One query q [B, H, 1, D] on keys and values [B, K, time, D] -> [B, H, 1, D]."""
@@ -291,109 +286,9 @@ class TorchLlama:
             grouped = q.reshape(self.batch, self.model.kv_heads, -1, self.model.head_dim)
             return F.scaled_dot_product_attention(grouped, keys, values, mask).reshape(q.shape)
 
-        x = self._layers(tokens.unsqueeze(1), rope, attend)
-        scores = self._scores(x.squeeze(1))
+        x = self.decoder.layers(tokens.unsqueeze(1), rope, self.caches, attend)
+        scores = self.decoder.scores(x.squeeze(1))
         return scores.argmax(-1), scores
-
-    # The model
 
     def _step(self, scores: Tensor, position: int) -> Step:
         return Step(scores.argmax(-1), scores, position)
-
-    def _scores(self, x: Tensor) -> Tensor:
-        """[B, E] -> [B, V]."""
-        return F.linear(self._norm(x, self.weights.norm), self.weights.head)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (self.model.hidden_size,), weight, self.model.norm_eps)
-
-    def _layers(
-        self, tokens: Tensor, rope: tuple[Tensor, Tensor], attend: Callable[..., Tensor]
-    ) -> Tensor:
-        """Tokens [B, T] -> [B, T, E], after all layers and before the last norm."""
-        x = F.embedding(tokens, self.weights.embedding)
-        if self.model.scaled_embeddings:
-            x = x * torch.tensor(self.model.hidden_size**0.5, dtype=x.dtype)
-        caches: Sequence[Any] = self.caches or [None] * self.model.layers
-        for layer, cache in zip(self.weights.layers, caches, strict=True):
-            q, k, v = self._queries(layer, x, rope)
-            seen = attend(cache, q, k, v) if cache is not None else q
-            x = x + F.linear(seen.transpose(1, 2).flatten(2), layer.output)
-            gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
-            x = x + F.linear(self._activate(gate) * up, layer.down)
-        return x
-
-    def _queries(self, layer: Layer, x: Tensor, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """From x [B, T, E]: q [B, H, T, D], k and v [B, K, T, D], after RoPE."""
-        m = self.model
-        joined = F.linear(self._norm(x, layer.attention_norm), layer.qkv)
-        heads = joined.view(*x.shape[:2], m.heads + 2 * m.kv_heads, m.head_dim)
-        turned = rotate(heads.narrow(2, 0, m.heads + m.kv_heads), *rope)
-        q, k = torch.split(turned, [m.heads, m.kv_heads], 2)
-        v = heads.narrow(2, m.heads + m.kv_heads, m.kv_heads)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """SiLU, or the tanh form of GELU."""
-    if name == "silu":
-        return F.silu
-    if name == "gelu_tanh":
-        return partial(F.gelu, approximate="tanh")
-    raise ValueError(f"got activation {name!r}, expected 'silu' or 'gelu_tanh'")
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """[B, T, heads, D] turned; cos and sin [T, 1, D], the first half of sin negated."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
-
-
-def rope_tables(model: Any, length: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
-    """Both cos and signed sin [length, 1, D], computed in float64 and rounded once."""
-    half = torch.arange(0, model.head_dim, 2, dtype=torch.float64, device=device)
-    frequencies = model.rope_theta ** (-half / model.head_dim)
-    if model.rope_scaling is not None:
-        frequencies = _scaled(frequencies, model.rope_scaling)
-    positions = torch.arange(length, dtype=torch.float64, device=device)
-    angles = torch.outer(positions, frequencies)
-    cos, sin = angles.cos(), angles.sin()
-    cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
-    return cos.to(dtype).unsqueeze(1), sin.to(dtype).unsqueeze(1)
-
-
-def _scaled(frequencies: Tensor, scaling: Any) -> Tensor:
-    """Llama 3.1: slow turns are divided by the factor, quick ones kept, a band between blended."""
-    wavelengths = 2 * torch.pi / frequencies
-    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
-    blend = ((scaling.original_context / wavelengths - low) / (high - low)).clamp(0.0, 1.0)
-    return torch.lerp(frequencies / scaling.factor, frequencies, blend)
-
-
-def write(target: Tensor, new: Tensor) -> None:
-    """Copy `new`, or its broadcast, into a view of a cache."""
-    torch.ops.aten.copy_(target, new)
-
-
-def flash_operator(device: str) -> Any:
-    """The device's flash attention operator, by name; it needs no keys repeated for groups."""
-    if device == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    if device.startswith("cuda"):
-        return torch.ops.aten._scaled_dot_product_flash_attention
-    raise ValueError(f"got device {device!r}, expected 'cpu' or 'cuda'")
-
-
-@contextmanager
-def row_kernels(wanted: bool) -> Iterator[None]:
-    """Within, a bfloat16 matrix times one row runs torch's own kernel instead of oneDNN's.
-
-    On a CPU without AMX oneDNN reads the weights of one row at half of the memory's speed, torch's
-    kernel at all of it (docs/engines.md has the figures). The switch is one of the process.
-    """
-    library: Any = torch.backends.mkldnn
-    before = library.enabled
-    library.enabled = before and not wanted
-    try:
-        yield
-    finally:
-        library.enabled = before

@@ -33,8 +33,9 @@ def pytest_perf_engines():
 
 fault = os.environ.get("FAULT")
 if fault:
+    from engines.torch_decoder import Decoder
     from engines.torch_llama import TorchLlama
-    decode, layers = TorchLlama.decode, TorchLlama._layers
+    decode, layers = TorchLlama.decode, Decoder.layers
 
     def slowed(self, step):
         end = time.perf_counter() + 0.06
@@ -48,7 +49,7 @@ if fault:
     if fault == "slow":
         TorchLlama.decode = slowed
     else:
-        TorchLlama._layers = wrong
+        Decoder.layers = wrong
 """
 
 

@@ -43,6 +43,7 @@ def test_the_offers() -> None:
     assert [(o.name, o.framework, o.default) for o in offers()] == [
         ("torch_llama", "torch", True),
         ("torch_llama_compile", "torch", False),
+        ("hydragen", "torch", True),
         ("jetstream", "jax", True),
     ]
 

@@ -69,7 +69,7 @@ def rope_off_by_one(engine: TorchLlama) -> None:
 
 def epsilon_wrong(engine: TorchLlama) -> None:
     """The norm's epsilon is 0.5 instead of 1e-5."""
-    engine.model = replace(engine.model, norm_eps=0.5)
+    engine.decoder.model = replace(engine.model, norm_eps=0.5)
 
 
 def stale_cache(engine: TorchLlama) -> None:

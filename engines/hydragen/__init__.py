@@ -1,0 +1,1 @@
+"""Shared-prefix attention: keys and values that many sequences share are read once for all."""
