@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,17 +170,23 @@ class CheckpointWeights(Mapping[str, NDArray[Any]]):
 
 def load_weights(directory: str | Path) -> CheckpointWeights:
     """The weights of the folder, exactly those that its config.json asks for."""
-    expected = tensor_shapes(SimpleNamespace(**read_shape(directory)))
+    return read_files(files(directory), SimpleNamespace(**read_shape(directory)), Path(directory))
+
+
+def read_files(paths: Sequence[Path], model: Any, whole: Path) -> CheckpointWeights:
+    """The weights of these files, exactly those of the model; `whole` is what errors name."""
     found: dict[str, StoredTensor] = {}
-    for file in _files(Path(directory)):
+    for file in paths:
         found |= _index(file)
     # Older Llama checkpoints keep the rotary frequencies, which the config determines.
     found = {name: t for name, t in found.items() if not name.endswith("rotary_emb.inv_freq")}
-    _compare(Path(directory), expected, found)
+    _compare(whole, tensor_shapes(model), found)
     return CheckpointWeights(found)
 
 
-def _files(directory: Path) -> list[Path]:
+def files(directory: str | Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder."""
+    directory = Path(directory)
     index = directory / "model.safetensors.index.json"
     if index.exists():
         names = sorted(set(_json(index)["weight_map"].values()))

@@ -24,10 +24,17 @@ Rope = tuple[Tensor, Tensor]  # cos and signed sin, [T, 1, D] or [B, T, 1, D]
 
 
 class Decoder:
-    """Weights and what is computed with them; ValueError for an unknown activation."""
+    """Weights and what is computed with them; ValueError for an unknown activation.
 
-    def __init__(self, model: Any, weights: Weights) -> None:
+    `joined` is called with what attention and MLP add to the residual: where each process holds a
+    part of the heads, it makes the sum of all parts.
+    """
+
+    def __init__(
+        self, model: Any, weights: Weights, joined: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.model, self.weights = model, weights
+        self._joined = joined or _whole
         self._activate = activation(model.activation)
 
     def layers(
@@ -48,9 +55,9 @@ class Decoder:
         for number, layer in enumerate(self.weights.layers):
             q, k, v = self._queries(layer, x, rope)
             seen = attend(caches[number], q, k, v) if caches is not None else q
-            x = x + F.linear(seen.transpose(1, 2).flatten(2), layer.output)
+            x = x + self._joined(F.linear(seen.transpose(1, 2).flatten(2), layer.output))
             gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
-            x = x + F.linear(self._activate(gate) * up, layer.down)
+            x = x + self._joined(F.linear(self._activate(gate) * up, layer.down))
         return x
 
     def scores(self, x: Tensor) -> Tensor:
@@ -69,6 +76,10 @@ class Decoder:
         q, k = torch.split(turned, [m.heads, m.kv_heads], 2)
         v = heads.narrow(2, m.heads + m.kv_heads, m.kv_heads)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
+def _whole(part: Tensor) -> Tensor:
+    return part
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:

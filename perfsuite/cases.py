@@ -11,6 +11,7 @@ from typing import Any
 
 from perfsuite.devices import Device
 from perfsuite.errors import EngineUnavailable, OptionError
+from perfsuite.neighbours import comes_last
 from perfsuite.options import Options
 from perfsuite.procedures import MEASURED_KINDS
 from perfsuite.roofline import working_set_bytes
@@ -26,7 +27,9 @@ from perfsuite.workloads import (
 )
 
 ENTRY_POINTS = "perfsuite.engines"
-_STATIC_KINDS = MEASURED_KINDS - {"multi_user"}  # a search over batches is no single program
+_NO_KERNELS = "kernels are compiled with --perf-device=cuda, of an engine that offers them"
+# A search over batches is no single program; attention alone and needles run what "shared" does.
+_STATIC_KINDS = MEASURED_KINDS - {"multi_user", "attention", "needles"} | {"kernels"}
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,11 @@ def cases(options: Options, offers: Sequence[Any], pattern: str | None) -> list[
     measured = _matching(catalogue(options.scale, model), pattern)
     full = _matching(catalogue("full", model), pattern)
     found = [c for w in measured for c in _measured_cases(w, chosen, options.device)]
+    found.sort(key=lambda case: comes_last(case.workload))
     static = [c for w in full for c in _static_cases(w, chosen, options)]
     if any(case.slice and not case.obstacle for case in static):
         require_compiler()
-    return found + static
+    return found + static or [Case(w, None, "static", _NO_KERNELS) for w in full]
 
 
 def _matching(workloads: Iterable[Workload], pattern: str | None) -> list[Workload]:
@@ -120,6 +124,10 @@ def _matching(workloads: Iterable[Workload], pattern: str | None) -> list[Worklo
 
 
 def _measured_cases(workload: Workload, offers: Sequence[Any], device: Device) -> Iterator[Case]:
+    """On every engine that runs it; what is only compiled is neither measured nor an engine."""
+    if workload.is_compiled_only:
+        return
+    offers = [offer for offer in offers if hasattr(offer, "open")]
     refusals = {offer.name: _refusal(offer, workload, device) for offer in offers}
     taken = [offer for offer in offers if not refusals[offer.name]]
     for offer in taken:
@@ -129,16 +137,26 @@ def _measured_cases(workload: Workload, offers: Sequence[Any], device: Device) -
 
 
 def _static_cases(workload: Workload, offers: Sequence[Any], options: Options) -> Iterator[Case]:
-    """XLA compiles for TPU slices, which JAX's offers have programs for; torch for the others."""
+    """XLA compiles for TPU slices, which JAX's offers have programs for; torch for the others.
+
+    Kernels are Triton's, and compiled for GPUs.
+    """
     device, on_tpu = options.device, options.device.kind == "tpu"
     named = slice_of(workload.device)
     if workload.kind not in _STATIC_KINDS or (on_tpu and not named):
         return
     for offer in offers:
-        fits = hasattr(offer, "programs") and (offer.framework == "jax") == on_tpu
+        fits = hasattr(offer, "programs") and _compiles(offer.framework, workload, device)
         if fits and not offer.refuses(workload, device.kind):
             name = (options.slice or named) if on_tpu else ""
             yield Case(workload, offer, "static", _impossible(workload, name), slice=name)
+
+
+def _compiles(framework: str, workload: Workload, device: Device) -> bool:
+    """Whether programs of a framework are this workload's, and can be compiled for the device."""
+    if workload.is_compiled_only or framework == "triton":
+        return (workload.kind, framework, device.kind) == ("kernels", "triton", "cuda")
+    return (framework == "jax") == (device.kind == "tpu")
 
 
 def _impossible(workload: Workload, name: str) -> str:

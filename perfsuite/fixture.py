@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import Any, cast
@@ -29,8 +30,15 @@ from perfsuite.workloads import Workload
 class Perf:
     """Measures what it is called with; returns the medians of this process by figure."""
 
-    def __init__(self, case: Case | None, device: Device, conversation: Conversation) -> None:
+    def __init__(
+        self,
+        case: Case | None,
+        device: Device,
+        conversation: Conversation,
+        haystack: Path | None = None,
+    ) -> None:
         self._case, self._device, self._conversation = case, device, conversation
+        self._haystack = haystack
         self._spinning = None if conversation.slow is None else Spinning(conversation.slow)
         self._parts: set[str] = set()
 
@@ -93,7 +101,7 @@ class Perf:
         offer = self._case.offer if self._case is not None else None
         tools = runtime(getattr(offer, "framework", loaded()))
         slowed = SlowedEngine(engine, self._spinning) if self._spinning is not None else engine
-        subject = procedure(cast("Engine", slowed), workload)
+        subject = procedure(cast("Engine", slowed), workload, haystack=self._haystack)
         verify = getattr(offer, "verify", None)
 
         def check() -> None:
@@ -204,7 +212,7 @@ class _Watched:
 
     def medians(self) -> dict[str, float]:
         names = dict.fromkeys(name for figures in self._taken for name in figures)
-        return {name: median(f[name] for f in self._taken) for name in names}
+        return {name: median(f[name] for f in self._taken if name in f) for name in names}
 
 
 def _callable(subject: object) -> Callable[[], object]:

@@ -28,6 +28,7 @@ from perfsuite.judging import (
 )
 from perfsuite.measurement import Measurement, take
 from perfsuite.metrics import METRICS, display, in_unit, metric
+from perfsuite.neighbours import Derived, Ran, derive
 from perfsuite.options import Options
 from perfsuite.pairing import Duel
 from perfsuite.plan import Plan
@@ -49,6 +50,7 @@ class Gate:
     _toolchain: str = field(default_factory=toolchain)
     _published: dict[str, tuple[Published, ...]] | None = None
     _spreads: dict[str, calibration.Spreads] = field(default_factory=dict)
+    _ran: dict[tuple[str, str], Ran] = field(default_factory=dict)  # by workload and engine
 
     def __post_init__(self) -> None:
         self.baselines = Baselines(self.options.baselines)
@@ -66,18 +68,24 @@ class Gate:
 
     def judge(self, plan: Plan, measured: Measurement, look: int = 0) -> Result:
         """The result of a test from what its processes answered."""
-        runs, samples = measured.runs, measured.samples()
-        reason = broken(runs, samples)
+        own = _ran(plan, measured)
+        derived = derive(own, list(self._ran.values())) if own else Derived()
+        runs, samples = measured.runs, measured.samples() | derived.samples
+        reason = broken(runs, samples) or derived.broken
         bench = self._bench(plan)
         others = _worst(measured.disturbances)
         slower = [] if reason or plan.is_static else _slower(slower_machine(bench, samples))
         bench = replace(
             bench, look=look, excuse=_excuse(together(others)), slower=_excuse(together(slower))
         )
-        found = [void(reason)] if reason else rows(bench, samples, measured.counts())
+        counts = measured.counts() | derived.counts
+        found = [void(reason)] if reason else derived.told(rows(bench, samples, counts))
         result = self._result(plan, runs, found, {} if reason else samples)
+        if own:
+            self._ran[own.workload.id, own.engine] = replace(own, is_void=result.is_void)
         return replace(
             result,
+            facts={**result.facts, **({"over": derived.over} if derived.over else {})},
             disturbance=together([*others, *slower]).text,
             seconds=measured.seconds,
             machine_state=measured.state,
@@ -191,6 +199,14 @@ class Gate:
         return "\n".join([*result.expired, message])
 
 
+def _ran(plan: Plan, measured: Measurement) -> Ran | None:
+    """A workload that was measured, as its neighbours see it."""
+    if plan.case is None or plan.is_static:
+        return None
+    facts = facts_of(measured.runs)
+    return Ran(plan.case.workload, plan.key.engine, measured.medians(), facts)
+
+
 def _slower(factor: float) -> list[Disturbance]:
     """The machine's own pace against the one that the baseline was recorded at."""
     loss = 1 - 1 / factor
@@ -236,6 +252,8 @@ def remedy(item: pytest.Item, options: Options) -> str:
         words.append(f"--perf-engine={','.join(options.engines)}")
     if "model" in options.explicit:
         words.append(f"--perf-model={options.model}")
+    if "haystack" in options.explicit:
+        words.append(f"--perf-haystack={options.haystack}")
     started = item.config.invocation_params.dir
     if "baselines" in options.explicit:
         words += [f"--perf-baselines={os.path.relpath(f, started)}" for f in options.baselines]
@@ -258,5 +276,3 @@ def _beyond(row: Row, reached: float) -> str:
 def _gravity(row: Row) -> tuple[bool, bool, float]:
     excess = (row.ratio or 0) / (row.limit or 1)
     return row.verdict is Verdict.VOID, row.verdict in FAILING, excess
-
-

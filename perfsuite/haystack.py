@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from random import Random
 
@@ -90,7 +90,7 @@ def task(characters: int, questions: int, file: Path | None = None) -> Task:
 
 
 def read(file: Path, characters: int) -> str:
-    """The text of a file; OptionError where it cannot be read or has fewer characters than asked."""
+    """The text of a file; OptionError where it cannot be read or has too few characters."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
@@ -135,13 +135,13 @@ def _hidden(text: str, needles: Sequence[Dog]) -> str:
     """The needles spread evenly over the text, each before the sentence at its place."""
     starts = [match.end() for match in _SENTENCE_END.finditer(text)]
     wanted = [len(text) * (2 * n + 1) // (2 * len(needles)) for n in range(len(needles))]
-    places = [_next(starts, place, len(text)) for place in wanted]
-    pieces = [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
-    sentences = ["", *(f"{dog.needle} " for dog in needles)]
-    return "".join(part for pair in zip(sentences, pieces, strict=True) for part in pair)
+    places = [0, *(_sentence_near(starts, place) for place in wanted), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(places)]
+    sentences = [f"{dog.needle} " for dog in needles]
+    return pieces[0] + "".join(s + piece for s, piece in zip(sentences, pieces[1:], strict=True))
 
 
-def _next(starts: Sequence[int], place: int, end: int) -> int:
-    """The first start of a sentence from a place on, or the end of the text."""
+def _sentence_near(starts: Sequence[int], place: int) -> int:
+    """The first start of a sentence from a place on, else the last; 0 where there is none."""
     at = bisect_left(starts, place)
-    return starts[at] if at < len(starts) else end
+    return starts[min(at, len(starts) - 1)] if starts else 0

@@ -24,7 +24,11 @@ _UNITS: dict[str, dict[str, float]] = {
     "bytes/s": {"B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12},
     "operations/s": {"op/s": 1.0, "Mop/s": 1e6, "Gop/s": 1e9, "Top/s": 1e12},
     "calls": {"calls": 1.0},
+    "registers": {"registers": 1.0},
+    "instructions": {"instructions": 1.0},
+    "warps": {"warps": 1.0},
     "times": {"times": 1.0},
+    "answers": {"answers": 1.0},
 }
 _PART = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>%|[A-Za-z/]+)")
 
@@ -106,8 +110,8 @@ def parse_limits(settings: Iterable[tuple[str, str]]) -> dict[str, Limit]:
 
 
 def limit_of(of: Metric, *layers: Mapping[str, Limit]) -> Limit:
-    """The first layer that names the metric decides; else the default of its kind."""
+    """The first layer that names the metric decides; else its own default, or its kind's."""
     for layer in layers:
         if of.id in layer:
             return layer[of.id]
-    return Limit(DEFAULT_LIMITS[of.kind])
+    return Limit(DEFAULT_LIMITS[of.kind] if of.limit is None else of.limit)

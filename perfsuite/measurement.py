@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from perfsuite.crew import Crew, ItemRun, Order
@@ -42,6 +43,10 @@ class Measurement:
         """Samples of each process by figure."""
         return merge([calls(run) for run in self.runs])
 
+    def medians(self) -> list[list[dict[str, float]]]:
+        """Of each process of each session the median of every figure."""
+        return [[_medians(run) for run in session] for session in self.sessions]
+
     def counts(self) -> dict[str, list[int]]:
         """How many processes of each session gave a figure."""
         counts: dict[str, list[int]] = {}
@@ -59,6 +64,10 @@ class Measurement:
         self.seconds += more.seconds
         self.disturbances += more.disturbances
         self.state = more.state
+
+
+def _medians(run: ItemRun) -> dict[str, float]:
+    return {figure: median(rows[0]) for figure, rows in merge([calls(run)]).items()}
 
 
 def is_over(run: ItemRun) -> bool:

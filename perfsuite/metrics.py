@@ -33,6 +33,8 @@ class Metric:
     gated: bool = True
     exact: bool = False  # without noise: one value, its interval is a point
     within_toolchain: bool = False  # comparable only between equal toolchains
+    derived: bool = False  # made of two tests of one run: what slows both leaves it as it is
+    limit: float | None = None  # share that may be lost by default, where the kind's does not fit
 
     @property
     def id(self) -> str:
@@ -106,6 +108,43 @@ _ALL = (
     Metric(
         "decode_throughput", "decode_steps", "decode", "throughput", "tokens/s",
         "batch * (output tokens - 1) / time of the decode steps, one wait at the end",
+    ),
+    Metric(
+        "decode_throughput", "all_less_first_token", "decode (paper)", "throughput", "tokens/s",
+        "batch * (output tokens - 1) / (time of a generation of all tokens - time of a generation"
+        " of one token), each from the call of prefill to one wait at its end",
+    ),
+    Metric(
+        "attention_time", "flushed_call", "attention", "time", "s",
+        "median over a block of the time of one call of the attention operation with its wait, the"
+        " last-level cache overwritten before each call, outside the clock",
+    ),
+    Metric(
+        "answer_time", "all_questions", "answers", "time", "s",
+        "from handing over all questions, behind a prefix that was run before, until the last"
+        " token of every answer is on the host",
+    ),
+    Metric(
+        "wrong_answers", "exact_match", "wrong answers", "count", "answers",
+        "answers whose text between the first pair of ### is not exactly the color in question",
+        exact=True,
+    ),
+    Metric(
+        "speedup", "over_noshared", "x noshared", "throughput", "times",
+        "decode throughput / that of hydragen_noshared of the same sizes, process by process of"
+        " one run",
+        derived=True,
+    ),
+    Metric(
+        "share_of", "noattention", "of noattention", "throughput", "times",
+        "decode throughput / that of noattention of the same batch and output, process by process"
+        " of one run",
+        derived=True,
+    ),
+    Metric(
+        "speedup", "attention_over_base", "x base", "throughput", "times",
+        "time of a call of base of the same sizes / time of a call, process by process of one run",
+        derived=True,
     ),
     Metric(
         "prompt_throughput", "one_sequence_at_a_time", "slot prompt", "throughput", "tokens/s",
@@ -275,6 +314,46 @@ _ALL = (
         "bytes of the code that XLA generated for one chip",
         exact=True,
         within_toolchain=True,
+    ),
+    Metric(
+        "static_registers", "per_thread", "registers", "count", "registers",
+        "registers that each thread of a compiled kernel takes",
+        exact=True,
+        limit=0.05,
+    ),
+    Metric(
+        "static_spill_stores", "per_thread", "spill stores", "count", "bytes",
+        "bytes that a thread's spill instructions write, each counted once: ptxas' own figure",
+        exact=True,
+    ),
+    Metric(
+        "static_spill_loads", "per_thread", "spill loads", "count", "bytes",
+        "bytes that a thread's spill instructions read, each counted once: ptxas' own figure",
+        exact=True,
+    ),
+    Metric(
+        "static_local_memory", "per_thread", "local memory", "count", "bytes",
+        "bytes of each thread's stack, in which its spills lie",
+        exact=True,
+    ),
+    Metric(
+        "static_shared_memory", "per_block", "shared memory", "count", "bytes",
+        "bytes of shared memory, static and dynamic, that a block of a compiled kernel takes",
+        exact=True,
+        limit=0.01,
+    ),
+    Metric(
+        "static_instructions", "sass", "instructions", "count", "instructions",
+        "machine instructions in the code of a compiled kernel, those in a loop once, NOP none",
+        exact=True,
+        within_toolchain=True,
+        limit=0.05,
+    ),
+    Metric(
+        "static_idle_warps", "occupancy_bound", "idle warps", "count", "warps",
+        "warps of a multiprocessor that the kernel can not fill: 64 - those of the blocks that"
+        " registers, shared memory, warps and barriers let in at a time",
+        exact=True,
     ),
 )  # fmt: skip
 

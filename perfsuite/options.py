@@ -49,6 +49,7 @@ class Options:
     in_process: bool
     json: Path | None
     markdown: Path | None
+    haystack: Path | None = None  # the text of needles; None: generated
     slice: str = ""  # of TPU chips that programs are compiled for; empty: each document's own
     explicit: frozenset[str] = frozenset()  # options that the command line set itself
 
@@ -104,6 +105,7 @@ def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> O
         require_measured=_required(_first(command, ini, "require", "")),
         model=_model(command.get("model"), root),
         in_process=bool(command.get("in_process")),
+        haystack=_haystack(command.get("haystack"), root),
         json=_path(command.get("json"), root),
         markdown=_path(command.get("markdown"), root),
         slice=_slice(command, ini, device),
@@ -270,6 +272,13 @@ def _required(value: str) -> bool:
 
 def _path(value: Any, root: Path) -> Path | None:
     return None if value is None else Path(root, value)
+
+
+def _haystack(value: Any, root: Path) -> Path | None:
+    file = _path(value, root)
+    if file is not None and not file.is_file():
+        raise OptionError(f"--perf-haystack {str(value)!r}: no such file; expected a text in UTF-8")
+    return file
 
 
 def _model(value: Any, root: Path) -> Path | None:

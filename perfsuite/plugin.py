@@ -77,6 +77,9 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--perf-model", "perf_model", {"metavar": "DIR", "help": (
         "a checkpoint folder in the Hugging Face layout to run the workloads on, in place of the"
         " documents' models with random weights")}),
+    ("--perf-haystack", "perf_haystack", {"metavar": "FILE", "help": (
+        "the text in which Hydragen's needles are hidden, in UTF-8 (default: generated sentences);"
+        " its length in characters is the workload's")}),
     ("--perf-json", "perf_json", {"metavar": "FILE", "help": (
         "write every figure with its samples; perfsuite.load_results reads it into pandas,"
         " github-action-benchmark and bencher read it as pytest-benchmark's")}),

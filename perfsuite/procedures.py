@@ -12,13 +12,16 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
+from perfsuite.attention import AttentionCalls
 from perfsuite.errors import Void
 from perfsuite.generation import Clock as Clock
 from perfsuite.generation import Figures, Generation, quiet
 from perfsuite.intervals import elapsed
+from perfsuite.needles import Needles
 from perfsuite.protocols import Engine
 from perfsuite.slots import SlotGeneration, has_slots
 from perfsuite.workloads import Workload
@@ -26,6 +29,7 @@ from perfsuite.workloads import Workload
 _TTFT = "time_to_first_token/prefill_until_first_token"
 _TPOT = "time_per_output_token/excluding_first_token"
 _ITL = "inter_token_latency/median_step"
+_LESS_FIRST = "decode_throughput/all_less_first_token"
 _LARGEST_BATCH = 4096
 _BLOCK_S = 0.01  # calls shorter than this are repeated until a block is this long
 
@@ -194,7 +198,18 @@ class BatchGeneration:
         if self._run.decode_steps:
             tokens = self._run.batch * self._run.decode_steps
             figures["decode_throughput/decode_steps"] = tokens / decode_s
+            figures |= self._as_the_paper(prefill_s, tokens)
         return figures
+
+    def _as_the_paper(self, first_s: float, tokens: int) -> Figures:
+        """Of a shared prefix: the whole generation less one of a single token, the prefill.
+
+        Nothing where noise made the shorter one the longer: a rate below 0 means nothing.
+        """
+        if not self._workload.shared_tokens:
+            return {}
+        left_s = self._run.whole()[0] - first_s
+        return {_LESS_FIRST: tokens / left_s} if left_s > 0 else {}
 
     def once(self) -> Callable[[], object]:
         return self._run.phases
@@ -264,12 +279,24 @@ _BY_KIND: dict[str, Callable[[Engine, Workload, Clock], Procedure]] = {
     "multi_user": MultiUser,
     "generate": BatchGeneration,
     "shared": BatchGeneration,
+    "attention": AttentionCalls,
+    "needles": Needles,
 }
 MEASURED_KINDS = frozenset(_BY_KIND)
 
 
-def procedure(engine: Engine, workload: Workload, clock: Clock = time.perf_counter) -> Procedure:
-    """The procedure for a workload's kind; JetStream's own where the engine has its slots."""
+def procedure(
+    engine: Engine,
+    workload: Workload,
+    clock: Clock = time.perf_counter,
+    haystack: Path | None = None,
+) -> Procedure:
+    """The procedure for a workload's kind; JetStream's own where the engine has its slots.
+
+    haystack: the text of needles, generated where none is given.
+    """
+    if workload.kind == "needles":
+        return Needles(engine, workload, clock, haystack)
     if workload.document == "jetstream" and workload.kind == "generate" and has_slots(engine):
         return SlotGeneration(engine, workload, clock)
     return _BY_KIND[workload.kind](engine, workload, clock)

@@ -7,7 +7,7 @@ an entry point of the group `perfsuite.engines` that names a function returning 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from perfsuite.workloads import Workload
@@ -45,6 +45,39 @@ class SharedPrefixEngine(Engine, Protocol):
 
     def prefill_shared(self, prefix_ids: Sequence[int], batch: int) -> Step:
         """Forget all sequences, run one prefix [time] once, produce `batch` first tokens."""
+
+
+class AttentionEngine(Protocol):
+    """The attention operation alone, on queries, keys and values that the engine holds.
+
+    For Hydragen's microbenchmark: one query for each of `batch` sequences, `shared_tokens` keys
+    that all see and `output_tokens` that each has of its own. Mode "base" attends to a copy of
+    both for each sequence, "hydragen" to the shared ones once.
+    """
+
+    config: dict[str, Any]  # as an engine's
+
+    def attention(self) -> Any:
+        """One call: the outputs [batch, heads, 1, head_dim], which may still be under way."""
+
+    def wait(self, result: Any) -> None:
+        """Block until the device has finished this result."""
+
+    def flush(self) -> None:
+        """Overwrite the last-level cache and wait; called before each call, outside the clock."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class NeedlesEngine(SharedPrefixEngine, Protocol):
+    """An engine that answers questions of different lengths behind one prefix."""
+
+    def answer(self, questions: TokenRows, new_tokens: int) -> Any:
+        """Greedy tokens [questions, new_tokens] behind each question, which continues the prefix.
+
+        Called after `prefill_shared(prefix, batch=len(questions))`; an array of integers, or lists.
+        """
 
 
 class SlotEngine(Engine, Protocol):
@@ -91,15 +124,31 @@ class XlaProgram(Protocol):
     cache_bytes: float  # of one chip, the live cache: what a step can not avoid to hold and read
 
 
+class TritonProgram(Protocol):
+    """A kernel for the static tier, of an offer whose framework is "triton"; nothing is run.
+
+    `programs(workload, "cuda")` of such an offer gives the kernels that the workload's shapes take;
+    perfsuite compiles each for sm_80, sm_90 and sm_100.
+    """
+
+    name: str  # "decode_attention"
+    kernel: Any  # of triton.jit, in a file
+    signature: Mapping[str, str]  # of every argument: "*bf16", "i32", "i32:16", "constexpr"
+    constants: Mapping[str, Any]  # of every constexpr
+    num_warps: int
+    num_stages: int
+
+
 class Offer(Protocol):
     """What an engine's author hands over; costs nothing until it is opened.
 
     Optional: `default` (False: runs only when named by --engine), `programs(workload, target)`
     for the static tier, `verify(engine, workload)` -> reason or None, the check of its outputs.
+    One that has no `open` is compiled and never run.
     """
 
     name: str
-    framework: str  # "torch", "jax" or ""
+    framework: str  # "torch", "jax", "triton" or ""
 
     def refuses(self, workload: Workload, device: str) -> str | None:
         """Why it cannot honestly run this, or None; shown as a skip."""

@@ -17,6 +17,9 @@ BYTES_PER_VALUE = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0,
 _WEIGHT_QUANTISATIONS = {"int4wo": "int4", "int8wo": "int8"}
 _QUANTISED_WEIGHTS = "quantize_weights"  # JetStream's flag for int8
 _QUANTISED_CACHES = ("kv_cache_quantization", "quantize_kv_cache")  # as the documents call it
+# Hydragen's modes by their effect, named one way end to end and another for the needles.
+_COPYING = ("hydragen_noshared", "disable_hydragen", "base")
+_WITHOUT_ATTENTION = ("noattention", "no_attention")
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,13 @@ def prefill_parts(workload: Workload, batch: int) -> list[Part]:
     """The weight products and the causal attention of the prompts of `batch` sequences.
 
     A shared prefix is run once, whatever the batch, and copied to every sequence where the mode
-    says so (`hydragen_noshared`).
+    says so (`hydragen_noshared`, `disable_hydragen`).
     """
     shared, own = workload.shared_tokens, workload.input_tokens
     sequences = 1 if shared else batch
     tokens = shared + own
     parts = [_weights(workload, sequences * tokens, logits_of=batch)]
-    if workload.mode != "noattention":
+    if workload.mode not in _WITHOUT_ATTENTION:
         pairs = sequences * _attended(workload, 1, tokens)
         parts.append(_attention(workload, pairs, sequences * _held(workload, tokens)))
     if _copies_prefix(workload):
@@ -63,12 +66,23 @@ def decode_parts(workload: Workload, batch: int) -> list[Part]:
     steps = max(workload.output_tokens - 1, 0)
     once = _weights(workload, batch, logits_of=batch)
     parts = [Part(steps * once.bytes, steps * once.operations)]
-    if workload.mode != "noattention":
+    if workload.mode not in _WITHOUT_ATTENTION:
         # step i (from 1) attends to the start tokens and the i generated before it
         live = _attended(workload, start + 1, start + steps)
         read_again = 0 if _copies_prefix(workload) else (batch - 1) * workload.shared_tokens * steps
         parts.append(_attention(workload, batch * live, batch * live - read_again))
     return parts
+
+
+def attention_parts(workload: Workload, batch: int) -> list[Part]:
+    """One call of the attention operation: one query a sequence over the prefix, over its suffix.
+
+    The prefix is read once for all, but where the mode copies it to every sequence (`base`).
+    Queries and results are not counted: they are small beside the keys and values.
+    """
+    prefix, suffix = batch * workload.shared_tokens, batch * workload.output_tokens
+    read = prefix if _copies_prefix(workload) else workload.shared_tokens
+    return [_one_layer(workload, prefix, read), _one_layer(workload, suffix, suffix)]
 
 
 def floor_s(parts: list[Part], ceilings: Ceilings) -> float:
@@ -77,11 +91,16 @@ def floor_s(parts: list[Part], ceilings: Ceilings) -> float:
 
 
 def working_set_bytes(workload: Workload, batch: int) -> float:
-    """Weights and full cache: what has to stay near for caches to hide the memory."""
+    """Weights and full cache: what has to stay near for caches to hide the memory.
+
+    Of the attention operation alone its keys and values, though each call follows a flush.
+    """
+    if workload.kind == "attention":
+        return sum(part.bytes for part in attention_parts(workload, batch))
     tokens = batch * _held(workload, workload.sequence_tokens)
     if not _copies_prefix(workload):
         tokens -= (batch - 1) * workload.shared_tokens
-    if workload.mode == "noattention":
+    if workload.mode in _WITHOUT_ATTENTION:
         tokens = 0
     return workload.model.parameters * _weight_bytes(workload) + tokens * _cached_bytes(workload)
 
@@ -100,6 +119,11 @@ def _attention(workload: Workload, pairs: float, cached_tokens: float) -> Part:
     return Part(cached_tokens * _cached_bytes(workload), operations)
 
 
+def _one_layer(workload: Workload, pairs: float, read_tokens: float) -> Part:
+    whole, layers = _attention(workload, pairs, read_tokens), workload.model.layers
+    return Part(whole.bytes / layers, whole.operations / layers)
+
+
 def _cached_bytes(workload: Workload) -> float:
     """Bytes of one token of one sequence in the cache, all layers."""
     size = BYTES_PER_VALUE[workload.dtype]
@@ -116,7 +140,7 @@ def _weight_bytes(workload: Workload) -> float:
 
 
 def _copies_prefix(workload: Workload) -> bool:
-    return workload.mode == "hydragen_noshared"
+    return workload.mode in _COPYING
 
 
 def _held(workload: Workload, tokens: int) -> int:

@@ -29,13 +29,13 @@ XDIST_ARGUMENTS = "perfsuite_arguments"
 _NAMES = (
     "device", "engine", "scale", "save", "save_new", "save_force", "baselines", "limit", "budget",
     "processes", "timeout", "drift", "strict", "require", "model", "json", "markdown", "in_process",
-    "calibrate", "sessions", "against", "self_test", "slice",
+    "calibrate", "sessions", "against", "self_test", "slice", "haystack",
 )  # fmt: skip
 _INI_NAMES = (
     "device", "engine", "scale", "baselines", "limits", "budget", "processes", "timeout", "drift",
     "sessions", "strict", "require", "slice",
 )  # fmt: skip
-_PATHS = ("model", "json", "markdown")
+_PATHS = ("model", "haystack", "json", "markdown")
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Run:
             conversation = self.worker.conversation
         else:
             conversation = self.conversations[item.nodeid]
-        return Perf(case_of(item), self.options.device, conversation)
+        return Perf(case_of(item), self.options.device, conversation, self.options.haystack)
 
 
 def start(config: pytest.Config) -> Run:

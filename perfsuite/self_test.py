@@ -82,7 +82,7 @@ def summary(tests: Sequence[Sequence[Row]], share: float) -> str:
 
 def _is_timed(row: Row) -> bool:
     of = METRICS.get(row.metric_id)  # a broken contract has a row, but no metric
-    return of is not None and of.gated and of.kind in ("time", "throughput")
+    return of is not None and of.gated and of.kind in ("time", "throughput") and not of.derived
 
 
 def _accepts(row: Row, share: float) -> bool:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perfsuite.roofline import Ceilings, decode_parts, floor_s, prefill_parts, working_set_bytes
+from perfsuite.roofline import (
+    Ceilings,
+    attention_parts,
+    decode_parts,
+    floor_s,
+    prefill_parts,
+    working_set_bytes,
+)
 from perfsuite.workloads import Workload
 
 BEYOND = 1.2  # times the ceiling: no measurement error explains more
@@ -20,6 +27,8 @@ def share(
     if not shown:
         return None
     ceilings = Ceilings(**shown)
+    if "prefix_tokens" in facts:  # of a text, by the tokenizer that was there
+        workload = workload.sized(shared_tokens=facts["prefix_tokens"])
     floor = _floor_s(metric_id, workload, facts, ceilings)
     if floor is None:
         return None
@@ -53,8 +62,10 @@ def _floor_s(
             return floor_s(prefill_parts(workload, int(facts["prompt_batch"])), ceilings)
         case ["time_per_output_token" | "inter_token_latency", _]:
             return step
-        case ["decode_throughput", _]:
+        case ["decode_throughput", "decode_steps"]:
             return decode
+        case ["attention_time", _]:
+            return floor_s(attention_parts(workload, batch), ceilings)
         case ["single_user_throughput" | "multi_user_throughput", _]:
             return prefill + decode
         case _:

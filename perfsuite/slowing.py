@@ -16,7 +16,9 @@ from typing import Any
 from perfsuite.generation import Clock
 from perfsuite.protocols import Step, TokenRows
 
-_OF_SLOTS = ("prefill_one", "insert", "generate")  # only engines with slots have them
+# Calls that only some engines have: those that are waited for, and those that end with their work.
+_WAITED_FOR = ("prefill_one", "insert", "generate", "attention")
+_WHOLE = ("answer",)
 
 
 class Spinning:
@@ -105,7 +107,9 @@ class SlowedEngine:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._engine, name)
-        return partial(self._begun, found) if name in _OF_SLOTS else found
+        if name in _WHOLE:
+            return self._spinning.around(found)
+        return partial(self._begun, found) if name in _WAITED_FOR else found
 
 
 class SlowedCalls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +16,8 @@ class Tokenizer(Protocol):
     name: str  # for the effective configuration
     speaks: bool  # whether tokens can be turned into text again
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of a text."""
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        """The token ids of a text, or of one that continues another."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, where it speaks."""
@@ -36,15 +37,14 @@ class FoldedBytes:
         rate = self._bytes / self._tokens
         self.name = f"bytes folded into the vocabulary, {rate:.2f} a token"
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:  # noqa: ARG002
         """At least one token; equal texts have equal tokens."""
         data = text.encode()
         count = max(1, round(len(data) * self._tokens / self._bytes))
         edges = [len(data) * number // count for number in range(count + 1)]
         # 256 and vocab - 1 share no factor where the vocabulary is even: every byte counts
         return [
-            int.from_bytes(data[start:end]) % (self._vocab - 1)
-            for start, end in zip(edges, edges[1:], strict=False)
+            int.from_bytes(data[start:end]) % (self._vocab - 1) for start, end in pairwise(edges)
         ]
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -62,9 +62,9 @@ class CheckpointTokenizer:
         self._tokenizer = _loaded(folder / "tokenizer.json")
         self.name = f"tokenizer.json of {folder.name}"
 
-    def encode(self, text: str) -> list[int]:
-        """As the checkpoint was trained, with its own special tokens."""
-        return list(self._tokenizer.encode(text).ids)
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        """As the checkpoint was trained; only a text that starts has special tokens."""
+        return list(self._tokenizer.encode(text, add_special_tokens=not continues).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Without special tokens."""

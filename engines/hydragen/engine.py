@@ -9,7 +9,7 @@ D head_dim, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,8 @@ class Hydragen:
 
     shared_tokens: the longest way through a tree; own_tokens: decoded tokens of a sequence, the
     first one included, which the last step does not cache. share=False copies a shared prefix to
-    every sequence, which then reads its own copy: what Hydragen is compared with.
+    every sequence, which then reads its own copy: what Hydragen is compared with. `joined` makes
+    the sum over processes where each has a part of the model (tensor_parallel.py).
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Hydragen:
         dtype: str = "bfloat16",
         device: str = "cpu",
         share: bool = True,
+        joined: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         sizes = {"batch": batch, "shared_tokens": shared_tokens, "own_tokens": own_tokens}
         for name, size in sizes.items():
@@ -90,7 +92,7 @@ class Hydragen:
         if weights is not None:
             with torch.inference_mode():
                 _load(self.weights, weights)
-        self.decoder = Decoder(model, self.weights)
+        self.decoder = Decoder(model, self.weights, joined)
         self.cos, self.sin = rope_tables(model, shared_tokens + own_tokens, self.dtype, device)
         self._attend = Flash(device, self.dtype)
         self.levels: list[Level] = []

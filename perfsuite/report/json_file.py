@@ -69,7 +69,9 @@ def _benchmarks(result: Result) -> list[dict[str, Any]]:
 
 def _is_timed(row: Row) -> bool:
     of = METRICS.get(row.metric_id)  # a broken contract has a row, but no metric
-    return row.value is not None and of is not None and of.gated and of.kind in _TIMED
+    if row.value is None or of is None:
+        return False
+    return of.gated and of.kind in _TIMED and not of.derived  # a ratio takes no seconds
 
 
 _TIMED = ("time", "throughput")

@@ -1,7 +1,7 @@
 """Facts of a full-size program that need no device, no weights and no clock.
 
 Each framework has a module that compiles its programs: torch under fake tensors for `cpu` and
-`cuda`, JAX by XLA for a TPU slice.
+`cuda`, JAX by XLA for a TPU slice, Triton kernels for the architectures of NVIDIA's GPUs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ def target_for(framework: str, device: str, slice_name: str) -> Any:
 
     Raises OptionError for an unknown slice, EngineUnavailable where its compiler does not work.
     """
+    if framework == "triton":
+        from perfsuite.static.triton_cubin import require_compiler
+
+        require_compiler()
     if framework != "jax":
         return device
     from perfsuite.static.topology import target
@@ -31,8 +35,13 @@ def compile_all(
 ) -> dict[str, Compiled]:
     """Each program by name; `batch` is the tokens that one run of "decode" gives.
 
-    XLA keeps one processor busy with one program, so two are compiled at once.
+    XLA keeps one processor busy with one program, so two are compiled at once. A Triton kernel is
+    compiled for every architecture, `NAME sm_80` and so on.
     """
+    if framework == "triton":
+        from perfsuite.static import triton_cubin
+
+        return triton_cubin.compile_all(programs)
     names = [program.name for program in programs]
     if framework != "jax":
         found = [compiled(program, framework, target) for program in programs]

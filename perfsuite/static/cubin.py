@@ -39,7 +39,7 @@ class Assembled:
     spill_loads: int
 
 
-class UnreadableCubin(Exception):  # noqa: N818 - says what is wrong, as all errors here do
+class UnreadableCubin(Exception):
     """A tool that failed, or said something that this file does not understand."""
 
 

@@ -22,7 +22,9 @@ from perfsuite.workloads.sweep import SweepError, parse_sweep
 from perfsuite.workloads.workload import Model, RopeScaling, Workload
 
 DOCUMENTS = ("jetstream", "hydragen", "torchao", "llm")
-KINDS = ("single_user", "multi_user", "generate", "shared", "attention", "needles", "serving")
+KINDS = (
+    "single_user", "multi_user", "generate", "shared", "attention", "needles", "serving", "kernels",
+)  # fmt: skip
 
 _SWEPT = ("batch", "input", "shared", "output", "cache")
 _TEXTS = ("id", "place", "kind", "model", "device", "dtype")

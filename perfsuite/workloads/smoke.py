@@ -66,8 +66,11 @@ def shrink(workload: Workload) -> Workload:
 
 
 def smoke_catalogue(workloads: Iterable[Workload]) -> tuple[Workload, ...]:
-    """The workloads shrunk; those that became equal are one, which names all it stands for."""
-    return merge((shrink(workload), workload.id) for workload in workloads)
+    """The workloads shrunk; those that became equal are one, which names all it stands for.
+
+    What is compiled and never run is left out.
+    """
+    return merge((shrink(w), w.id) for w in workloads if not w.is_compiled_only)
 
 
 def shrink_model(model: Model) -> Model:

@@ -74,6 +74,7 @@ class Workload:
       "attention"    the attention operation alone (Hydragen's microbenchmark)
       "needles"      questions over one long shared text
       "serving"      requests against a server
+      "kernels"      the compiled kernels for the model's shapes: never run, at full size only
     """
 
     id: str
@@ -104,6 +105,11 @@ class Workload:
     def is_rolling(self) -> bool:
         """The cache is shorter than the sequence: rolling-window attention."""
         return 0 < self.cache_tokens < self.sequence_tokens
+
+    @property
+    def is_compiled_only(self) -> bool:
+        """Nothing of it is run, so it has no smoke size."""
+        return self.kind == "kernels"
 
     def option(self, name: str) -> str | None:
         """The document's flag of that name, or None."""

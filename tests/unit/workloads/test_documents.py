@@ -23,13 +23,14 @@ def of(document: str, *kinds: str) -> list[Workload]:
 
 def test_size_of_each_document() -> None:
     """13 + 4, 801 + 215, 16 and 18 cells."""
-    counts = Counter(workload.document for workload in BY_ID.values())
+    counts = Counter(w.document for w in BY_ID.values() if not w.is_compiled_only)
     assert counts == {"jetstream": 17, "hydragen": 1016, "torchao": 16, "llm": 18}
 
 
 def test_hydragen_counts() -> None:
     """801 different cells: 534 end to end, 264 of the microbenchmark, 3 needle runs."""
-    cells = [workload for workload in of("hydragen") if workload.mode != "vllm_notok"]
+    own = of("hydragen", "kernels")
+    cells = [w for w in of("hydragen") if w.mode != "vllm_notok" and w not in own]
     assert Counter(workload.kind for workload in cells) == {
         "shared": 534,
         "attention": 264,
@@ -181,6 +182,18 @@ def test_hydragen_needles() -> None:
         assert workload.option("tensor_parallel") == "4"
         assert workload.option("base_prompt_string_length") == "50000"
         assert workload.iterations == 10
+
+
+def test_hydragen_kernels_are_no_cells_of_the_document() -> None:
+    """One row of this repository's own for each model of the document, compiled and never run."""
+    own = of("hydragen", "kernels")
+    assert [w for w in BY_ID.values() if w.is_compiled_only] == own
+    assert {w.place for w in own} == {"no cell of the document: this repository's kernels"}
+    models = {w.model.name for w in of("hydragen") if w not in own}
+    assert sorted(w.model.name for w in own) == sorted(models)
+    assert {(w.id, w.mode, w.device) for w in own} == {
+        (f"hydragen-kernels-{model}", "triton", "") for model in models
+    }
 
 
 JETSTREAM = [

@@ -217,9 +217,10 @@ def _runs_on_a_plain_engine(workload: Workload) -> bool:
 
 
 def test_every_cell_is_stood_for_once() -> None:
-    """The smoke catalogue stands for the whole catalogue, each cell exactly once, sorted."""
+    """The smoke catalogue stands for all that is run, each cell exactly once, sorted."""
     named = [origin for workload in SMOKE for origin in workload.stands_for]
-    assert sorted(named) == sorted(workload.id for workload in FULL)
+    assert sorted(named) == sorted(w.id for w in FULL if not w.is_compiled_only)
+    assert any(w.is_compiled_only for w in FULL)
     for workload in SMOKE:
         assert list(workload.stands_for) == sorted(workload.stands_for)
 
