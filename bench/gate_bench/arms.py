@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 MEASURE_S = 1.0  # of one workload, where a baseline is stored and the tool lets one say so
 LOOKS = 3  # of perfsuite at a figure in doubt; the budget is that of all, a clear case takes one
 AGAINST_S = 30.0  # of one workload and both sides of it; the tool's own default
+PATIENT_S = 45.0  # with what starts take, still within a minute a workload
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ def _judge_by_stored(place: Path, baseline: Path, percent: int) -> list[Row]:
     return _perfsuite(place / f"slow-{percent}", place / "perfsuite.json", _stored(baseline))
 
 
-def _judge_against(place: Path, none: Path, percent: int) -> list[Row]:
-    options = (f"--perf-limit=time:{LIMIT_AGAINST}", f"--perf-budget={AGAINST_S}",
+def _judge_against(budget_s: int, place: Path, none: Path, percent: int) -> list[Row]:
+    options = (f"--perf-limit=time:{LIMIT_AGAINST}", f"--perf-budget={budget_s}",
                "--perf-against=base", f"--perf-baselines={none}")  # fmt: skip
     return _perfsuite(place / f"slow-{percent}", place / "perfsuite.json", options)
 
@@ -205,5 +207,6 @@ ARMS = {
         _save_benchmark,
     ),
     "asv": Arm({"": f"asv continuous {_FACTOR}"}, _judge_by_asv),
-    "against": Arm({"": "perfsuite against:1%"}, _judge_against),
+    "against": Arm({"": "perfsuite against:1%"}, partial(_judge_against, AGAINST_S)),
+    "patient": Arm({"": "perfsuite against:1% 45 s"}, partial(_judge_against, PATIENT_S)),
 }

@@ -21,7 +21,7 @@ multiplies a value (u S; not in float32). Below the normal numbers of float16 ro
   |out - o| <= 1.01 (u |o| + (u + 2 E) S) + 2**-25 (1 + sum |value|),      |lse - exact| <= 2 E
 For P parts whose log-sum-exps lie within R of each other, a weight is off by
 E = v (4 R + 2 P + 16): its argument, also times log2(e), exp, a rescaling, and the sum:
-  |out - o| <= 1.01 (u |o| + 2 E S),      |lse - exact| <= 2 E + 2 v |exact|
+  |out - o| <= 1.01 (u |o| + 2 E S) + 2**-25,      |lse - exact| <= 2 E + 2 v |exact|
 """
 
 from __future__ import annotations
@@ -134,12 +134,12 @@ class Inputs:
 
 
 def edges(block: int) -> list[int]:
-    """Lengths around the edges of blocks and of three splits, and the whole cache of 3 blocks + 2.
+    """Lengths around the edges of blocks and of three splits, from the whole cache down to none.
 
     Three splits of up to 3 blocks have one block each, of one key more two.
     """
-    about = [block - 1, block, block + 1, 2 * block, 2 * block + 1]
-    return [0, 1, *about, 3 * block - 1, 3 * block, 3 * block + 1, 3 * block + 2]
+    ends = [3 * block + 2, 3 * block + 1, 3 * block, 3 * block - 1, 2 * block + 1, 2 * block]
+    return [*ends, block + 1, block, block - 1, 1, 0]
 
 
 def inputs_for(
@@ -221,7 +221,7 @@ def exact_sum(outs: Tensor, lses: Tensor, dtype: str) -> Exact:
     out, lse, spread = (part.squeeze(3) for part in weighted(scores, values))
     finite = lses[lses.isfinite()].double().numpy()
     error = SINGLE * (4 * np.ptp(finite) + 2 * len(outs) + 16)
-    bound = 1.01 * (TYPES[dtype] * np.abs(out) + 2 * error * spread)
+    bound = 1.01 * (TYPES[dtype] * np.abs(out) + 2 * error * spread) + BELOW_NORMAL.get(dtype, 0.0)
     held = np.where(lse == -np.inf, 0.0, np.abs(lse))
     return Exact(out, lse, bound, 2 * error + 2 * SINGLE * held)
 
@@ -312,10 +312,16 @@ BUGS = {
         "mean = (seen / held[:, None])",
         "mean = (seen / held[:, None] * tl.where(row == 1, 1.01, 1.0)[:, None])",
     ),
+    "global mask of what is read": (
+        split_k,
+        "read = live[:, None] & in_row",
+        "read = live[:, None]",
+    ),
     "global mask in split_k": (
         split_k,
-        "in_row = (column < HEAD_DIM)[None, :]",
-        "in_row = (column < WIDTH)[None, :]",
+        "mean, mask=in_tile)",
+        "mean, mask=(row < GROUP * TOKENS)[:, None] & (place[:, None] * HEAD_DIM + column[None, :]"
+        " < splits * tl.num_programs(0) * GROUP * TOKENS * HEAD_DIM))",
     ),
     "global mask in combine": (
         combine,
@@ -337,8 +343,8 @@ BUGS = {
     ),
     "dead values not zeroed": (
         split_k,
-        "(key * value_t * HEAD_DIM)[:, None], mask=read",
-        "(key * value_t * HEAD_DIM)[:, None], mask=(key < key_t + 1000000)[:, None] & in_row",
+        "(key * value_t * HEAD_DIM)[:, None], mask=read, other=0.0",
+        "(key * value_t * HEAD_DIM)[:, None], mask=read, other=float('nan')",
     ),
     "empty parts read": (combine, "(weights != 0.0)[:, None]", "(part < parts)[:, None]"),
 }

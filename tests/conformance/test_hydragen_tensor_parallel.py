@@ -64,7 +64,7 @@ def test_parts_together_are_the_whole(checkpoint: Path, tmp_path: Path, tiny: Mo
 def test_what_does_not_divide_is_refused_and_leaves_nothing(
     checkpoint: Path, tmp_path: Path, count: int
 ) -> None:
-    with pytest.raises(ValueError, match="does not divide into|got 0 splits"):
+    with pytest.raises(ValueError, match=r"does not divide into|got 0 splits"):
         split(checkpoint, tmp_path / "parts", count)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
 

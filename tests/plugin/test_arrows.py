@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 # Modules that turn values into values: no clock of their own, no process, no pytest.
 PURE = (
-    "baselines", "calibration", "devices", "errors", "generation", "history", "intervals",
-    "judging", "limits", "metrics", "options", "origins", "procedures", "prompts", "protocols",
-    "results", "roofline", "sampling", "self_test", "shares", "slots", "slowing", "statistics",
-    "verdict", "waivers",
+    "attention", "baselines", "calibration", "devices", "errors", "generation", "haystack",
+    "history", "intervals", "judging", "limits", "metrics", "needles", "neighbours", "options",
+    "origins", "procedures", "prompts", "protocols", "results", "roofline", "sampling",
+    "self_test", "shares", "slots", "slowing", "statistics", "tokenization", "verdict", "waivers",
 )  # fmt: skip
 FRAMEWORKS = {"torch", "jax", "triton", "libtpu", "vllm", "transformers"}
 

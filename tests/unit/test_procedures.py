@@ -153,9 +153,22 @@ def test_a_shared_prefix_by_hand(measured: Callable[..., Any], engine: FakeEngin
     assert subject.block() == {
         "time_to_first_token/prefill_until_first_token": 1.125,
         "decode_throughput/decode_steps": 9 / 0.875,
+        "decode_throughput/all_less_first_token": 9 / (1.875 - 1.125),
     }
     assert "prefill" not in engine.calls
     assert {(len(prompt), len(prompt[0])) for prompt in engine.prompts} == {(1, 6)}
+
+
+def test_a_difference_below_0_gives_no_rate(
+    measured: Callable[..., Any], engine: FakeEngine
+) -> None:
+    """A prefill that was interrupted took longer than the whole: that block has no such figure."""
+    subject = measured(kind="shared", mode="hydragen", shared_tokens=6, input_tokens=0)
+    seconds = iter([5.0, *[PREFILL] * 7])
+    engine.seconds = lambda _: next(seconds)
+    assert subject.block().keys() == {
+        "time_to_first_token/prefill_until_first_token", "decode_throughput/decode_steps"
+    }  # fmt: skip
 
 
 def test_every_block_repeats_the_same_prompts(

@@ -9,6 +9,7 @@ import pytest
 from perfsuite.roofline import (
     Ceilings,
     Part,
+    attention_parts,
     decode_parts,
     floor_s,
     prefill_parts,
@@ -90,6 +91,31 @@ def test_copies_of_a_prefix_are_made_and_read_each(
     assert working_set_bytes(workload, 3) == 388 * 4 + 3 * (6 + 4) * CACHED
 
 
+@pytest.mark.parametrize(("mode", "read"), [("base", 3 * 6), ("hydragen", 6)])
+def test_attention_alone(make_workload: Callable[..., Workload], mode: str, read: int) -> None:
+    """One of two layers: three queries on six shared keys and four of their own each."""
+    workload = make_workload(kind="attention", mode=mode, shared_tokens=6, input_tokens=0)
+    prefix, suffix = attention_parts(workload, 3)
+    assert prefix == Part(read * CACHED / 2, 3 * 6 * PAIR / 2)
+    assert suffix == Part(3 * 4 * CACHED / 2, 3 * 4 * PAIR / 2)
+    assert working_set_bytes(workload, 3) == (read + 3 * 4) * CACHED / 2
+
+
+def test_attention_without_a_suffix(make_workload: Callable[..., Workload]) -> None:
+    """The sweep begins at 0."""
+    workload = make_workload(kind="attention", mode="hydragen", shared_tokens=6, output_tokens=0)
+    assert attention_parts(workload, 3)[1] == Part(0, 0)
+
+
+def test_the_needles_modes_mean_what_they_do(make_workload: Callable[..., Workload]) -> None:
+    """`disable_hydragen` copies the prefix, `no_attention` has no cache."""
+    sizes = {"shared_tokens": 6, "input_tokens": 0}
+    for ours, theirs in (("disable_hydragen", "hydragen_noshared"), ("no_attention", "noattention")):
+        one, other = (make_workload(mode=mode, **sizes) for mode in (ours, theirs))
+        for parts in (prefill_parts, decode_parts, working_set_bytes):
+            assert parts(one, 3) == parts(other, 3)  # type: ignore[operator]
+
+
 def test_a_rolling_cache_bounds_what_is_attended(make_workload: Callable[..., Workload]) -> None:
     """A window of three over a prompt of five: 1 + 2 + 3 + 3 + 3 pairs, then 3 a step."""
     workload = make_workload(cache_tokens=3)
@@ -135,4 +161,7 @@ def test_every_workload_has_a_floor() -> None:
                 floor_s(prefill_parts(workload, b) + decode_parts(workload, b), ceilings)
                 for b in (4, 8)
             )
+            assert 0 < one <= two
+        if workload.kind == "attention":
+            one, two = (floor_s(attention_parts(workload, b), ceilings) for b in (4, 8))
             assert 0 < one <= two

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perfsuite.metrics import METRICS
-from perfsuite.roofline import Ceilings, decode_parts, floor_s, prefill_parts
+from perfsuite.roofline import Ceilings, attention_parts, decode_parts, floor_s, prefill_parts
 from perfsuite.shares import CACHE_FACTOR, hides_in_cache, share
 from perfsuite.workloads import Workload
 
@@ -114,6 +114,27 @@ def test_the_median_step_of_a_machine_at_its_floor_is_not_beyond_it(
     assert reached <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("mode", ["base", "hydragen"])
+def test_attention_alone_at_its_floor(
+    make_workload: Callable[..., Workload], machine: Ceilings, mode: str
+) -> None:
+    """Neither weights nor logits are part of it."""
+    workload = make_workload(kind="attention", mode=mode, shared_tokens=6, input_tokens=0)
+    least = floor_s(attention_parts(workload, 3), machine)
+    reached = share("attention_time/flushed_call", 2 * least, workload, facts(machine, batch=3))
+    assert reached == pytest.approx(0.5)
+
+
+def test_a_text_has_the_tokens_that_it_has(make_workload: Callable[..., Workload]) -> None:
+    """The floor of needles' prefill is of the prefix that ran, not of the one that was expected."""
+    workload = make_workload(kind="needles", mode="hydragen", shared_tokens=6, input_tokens=0)
+    ran = facts(MACHINES[2], batch=3, prefix_tokens=12)
+    least = floor_s(prefill_parts(workload.sized(shared_tokens=12), 3), MACHINES[2])
+    first = "time_to_first_token/prefill_until_first_token"
+    assert share(first, least, workload, ran) == pytest.approx(1)
+
+
 def test_twice_as_slow_is_half_of_the_ceiling(make_workload: Callable[..., Workload]) -> None:
     """For a time and for a throughput."""
     workload, machine = make_workload(), MACHINES[2]
@@ -132,7 +153,11 @@ def test_without_a_floor_there_is_no_share(make_workload: Callable[..., Workload
     without = {m.id for m in METRICS.values() if share(m.id, 1.0, make_workload(), ran) is None}
     assert {m.kind for m in METRICS.values() if m.id in without} >= {"memory", "count"}
     throughputs = {m.id for m in METRICS.values() if m.kind == "throughput" and m.gated}
-    assert without & throughputs == {"call_throughput/tokens_per_call"}
+    derived = {m.id for m in METRICS.values() if m.derived}
+    assert without & throughputs == derived | {
+        "call_throughput/tokens_per_call",
+        "decode_throughput/all_less_first_token",  # a difference of two times may be below
+    }
     assert share("time_to_first_token/prefill_until_first_token", 1.0, make_workload(), {}) is None
 
 
