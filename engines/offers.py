@@ -148,6 +148,7 @@ class TorchLlamaOffer:
 
 def offers() -> list[Any]:
     """All offers of this repository."""
+    from engines.hydragen.kernels_offer import HydragenKernelsOffer
     from engines.hydragen.offer import HydragenOffer
     from engines.jetstream.offer import JetStreamOffer
 
@@ -155,6 +156,7 @@ def offers() -> list[Any]:
         TorchLlamaOffer("torch_llama"),
         TorchLlamaOffer("torch_llama_compile", compiled=True, default=False),
         HydragenOffer(),
+        HydragenKernelsOffer(),
         JetStreamOffer(),
     ]
 

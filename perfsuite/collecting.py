@@ -47,6 +47,7 @@ def parametrize(metafunc: pytest.Metafunc, run: Run | None) -> None:
 def refuse_unusable(run: Run, items: list[pytest.Item]) -> None:
     """End the run before anything is measured when one of its tests can not be gated."""
     reason = run.refusal or next(filter(None, map(_unusable, items)), "")
+    reason = reason or _without_effect(run, items)
     if not reason:
         return
     output = getattr(run.config, "workeroutput", None)
@@ -54,6 +55,15 @@ def refuse_unusable(run: Run, items: list[pytest.Item]) -> None:
         raise pytest.UsageError(reason)
     output[REFUSAL] = reason  # pytest-xdist's controller ends the run: here it would be a crash
     items.clear()
+
+
+def _without_effect(run: Run, items: list[pytest.Item]) -> str:
+    """A text for needles where no test can hide any; one of a user's own may, whatever it is."""
+    cases = [case_of(item) for item in items if is_perf(item)]
+    useful = any(case is None or case.workload.kind == "needles" for case in cases)
+    if useful or run.options.haystack is None:
+        return ""
+    return "--perf-haystack has no effect: no test of this run asks about needles"
 
 
 def _unusable(item: pytest.Item) -> str:

@@ -352,7 +352,7 @@ _ALL = (
     Metric(
         "static_idle_warps", "occupancy_bound", "idle warps", "count", "warps",
         "warps of a multiprocessor that the kernel can not fill: 64 - those of the blocks that"
-        " registers, shared memory, warps and barriers let in at a time",
+        " registers, shared memory and warps let in at a time",
         exact=True,
     ),
 )  # fmt: skip

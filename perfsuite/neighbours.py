@@ -133,12 +133,12 @@ def _neighbour(relation: Relation, own: Ran, others: Sequence[Ran]) -> Ran | str
     beside = [other for other in others if relation.holds(own.workload, other.workload)]
     same = [other for other in beside if other.engine == own.engine]
     chosen = same or beside
-    names = ", ".join(other.name for other in chosen)
     if not chosen:
         return f"{relation.over} of these sizes was not measured before it in this run"
-    if len(chosen) > 1:
-        return f"several could be compared with: {names}"
-    return f"{names} is VOID" if chosen[0].is_void else chosen[0]
+    if len({other.engine for other in chosen}) > 1:
+        return f"several could be compared with: {', '.join(other.name for other in chosen)}"
+    first = min(chosen, key=lambda o: o.workload.shared_tokens != own.workload.shared_tokens)
+    return f"{first.name} is VOID" if first.is_void else first
 
 
 def _ratios(source: str, own: Ran, other: Ran) -> list[list[float]]:

@@ -22,7 +22,10 @@ _TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Taken:
-    """Registers and bytes of stack of a thread, bytes of static shared memory of a block."""
+    """Registers and bytes of stack of a thread, bytes of static shared memory of a block.
+
+    From sm_90 on the KiB that the driver reserves is counted in, where any shared memory is used.
+    """
 
     registers: int
     stack: int

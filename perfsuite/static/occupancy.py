@@ -9,11 +9,10 @@ arithmetic is that of cuda_occupancy.h of the CUDA toolkit, on whose results a t
                        4 * floor(65536 / 4 / (256 * ceil(32 * registers a thread / 256))) warps
     shared memory  that of a block plus 1 KiB of the driver's, in units of 128 bytes
     warps, blocks  64 and 32
-    barriers       two named barriers for each of the 32 blocks; from 9.0 on, as the header has it
     tensor memory  512 columns; from 10.0 on
 
 The smallest of them decides. It is a bound: a grid that is too small, or a cluster of blocks, keeps
-fewer at work.
+fewer at work. Named barriers are not counted: an SM has two of them for each of its 32 blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _PARTITIONS = 4
 _REGISTERS = 65_536  # of an SM, and of a block
 _REGISTER_UNIT = 256
 _SHARED_UNIT = 128
-_RESERVED = 1024  # bytes of shared memory of each block that the driver takes
+RESERVED = 1024  # bytes of shared memory of each block that the driver takes
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ class Multiprocessor:
     shared: int
     shared_of_block: int
     tensor_columns: int = 0
-    limits_barriers: bool = True
     warps: int = 64
     blocks: int = 32
 
@@ -48,12 +46,11 @@ class Demand:
     warps: int
     registers: int
     shared: int
-    barriers: int = 0
     tensor_columns: int = 0
 
 
 MULTIPROCESSORS = {
-    80: Multiprocessor(164 * 1024, 163 * 1024, limits_barriers=False),
+    80: Multiprocessor(164 * 1024, 163 * 1024),
     90: Multiprocessor(228 * 1024, 227 * 1024),
     100: Multiprocessor(228 * 1024, 227 * 1024, tensor_columns=512),
 }
@@ -67,8 +64,6 @@ def blocks(kernel: Demand, sm: Multiprocessor) -> dict[str, int]:
         "registers": _by_registers(kernel),
         "shared memory": _by_shared_memory(kernel, sm),
     }
-    if sm.limits_barriers and kernel.barriers:
-        found["barriers"] = 2 * sm.blocks // kernel.barriers
     if kernel.tensor_columns:
         found["tensor memory"] = sm.tensor_columns // kernel.tensor_columns
     return found
@@ -85,7 +80,7 @@ def _by_registers(kernel: Demand) -> int:
 def _by_shared_memory(kernel: Demand, sm: Multiprocessor) -> int:
     if kernel.shared > sm.shared_of_block:
         return 0
-    return sm.shared // _rounded_up(kernel.shared + _RESERVED, _SHARED_UNIT)
+    return sm.shared // _rounded_up(kernel.shared + RESERVED, _SHARED_UNIT)
 
 
 def _rounded_up(value: int, unit: int) -> int:

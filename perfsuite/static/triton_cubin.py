@@ -29,7 +29,7 @@ from perfsuite.protocols import TritonProgram
 from perfsuite.static import kept_facts
 from perfsuite.static.compiled import Compiled
 from perfsuite.static.cubin import Assembled, Taken, UnreadableCubin, assemble, read
-from perfsuite.static.occupancy import MULTIPROCESSORS, Demand, blocks
+from perfsuite.static.occupancy import MULTIPROCESSORS, RESERVED, Demand, blocks
 
 ARCHITECTURES = tuple(MULTIPROCESSORS)
 _TOOLS = ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm")
@@ -159,7 +159,7 @@ def _require_match(program: TritonProgram) -> None:
             )
 
 
-def _options(program: TritonProgram) -> dict[str, int]:
+def _options(program: TritonProgram) -> dict[str, Any]:
     return {"num_stages": program.num_stages, "num_warps": program.num_warps}
 
 
@@ -177,7 +177,9 @@ def _facts(program: TritonProgram, source: Any, arch: int) -> Compiled:
         taken, assembled = _taken(compiled, arch)
     except UnreadableCubin as problem:
         raise Void(f"{program.name} sm_{arch}: {problem}; {toolchain(arch)}") from None
-    shared = taken.shared + int(compiled.metadata.shared)
+    # from sm_90 on, where any is used, the static part has what the driver reserves in it
+    static = max(taken.shared - (RESERVED if arch >= 90 else 0), 0)
+    shared = static + int(compiled.metadata.shared)
     demand = Demand(
         warps=compiled.metadata.num_warps,  # those of specialised warps included
         registers=taken.registers,
@@ -210,12 +212,15 @@ def _compile(program: TritonProgram, source: Any, arch: int) -> Any:
 
 
 def _short(problem: BaseException) -> str:
-    """The innermost reason, and the line of the kernel that it is about."""
-    while problem.__cause__ is not None:
+    """The innermost reason, and the innermost line of source that is known."""
+    where = ""
+    while True:
+        node = getattr(problem, "node", None)
+        where = f"line {node.lineno} of the function: " if hasattr(node, "lineno") else where
+        if problem.__cause__ is None:
+            break
         problem = problem.__cause__
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    node = getattr(problem, "node", None)
-    where = f"line {node.lineno} of the function: " if hasattr(node, "lineno") else ""
     return f"{where}{(lines or [type(problem).__name__])[-1][:300]}"
 
 
@@ -264,7 +269,6 @@ def _occupancy(program: TritonProgram, demand: Demand, arch: int) -> tuple[int, 
 
 
 def _constants(program: TritonProgram) -> str:
-    """`4 warps, 3 stages, BLOCK 64`: what is usually turned when a kernel is tuned."""
-    named = [f"{name} {value}" for name, value in sorted(program.constants.items())]
-    counts = [f"{program.num_warps} warps", f"{program.num_stages} stages"]
-    return ", ".join([*counts, *named])
+    """`num_stages 2, num_warps 4, BLOCK 64`: what is turned when a kernel is tuned."""
+    turned = _options(program) | dict(sorted(program.constants.items()))
+    return ", ".join(f"{name} {value}" for name, value in turned.items())

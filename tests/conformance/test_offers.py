@@ -44,6 +44,7 @@ def test_the_offers() -> None:
         ("torch_llama", "torch", True),
         ("torch_llama_compile", "torch", False),
         ("hydragen", "torch", True),
+        ("hydragen_kernels", "triton", True),
         ("jetstream", "jax", True),
     ]
 
@@ -250,6 +251,7 @@ def test_the_compiled_offer_compiles_again_after_close(
 ) -> None:
     """More engines in one process than torch keeps variants of one function."""
     torch = pytest.importorskip("torch")
+    torch.compiler.reset()  # what other tests of this process left
     compiled = offers()[1]
     model = replace(workload().model, layers=1)
     cell = workload(mode="noattention", model=model, **HYDRAGEN)

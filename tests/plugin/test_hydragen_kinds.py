@@ -118,18 +118,19 @@ def rows(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_attention_alone_and_its_speedup(kinds: Any) -> None:
     """Base takes ten times as long: the technique's own test says so, and saves it."""
     kinds.write("test_it.py", _ATTENTION_TEST)
-    kinds.seconds(base=0.02, hydragen=0.002, flush=0.01)
-    saved = kinds.perf("--perf-save")
+    four = "--perf-processes=4"  # a figure of two tests is looked at once: two would say little
+    kinds.seconds(base=0.03, hydragen=0.003, flush=0.01)
+    saved = kinds.perf(four, "--perf-save")
     assert saved.ret == 0
     ours = rows(of_mode(kinds, "hydragen"))
-    assert ours[ATTENTION]["value"] >= 0.002
+    assert ours[ATTENTION]["value"] >= 0.003
     assert ours[SPEEDUP]["value"] > 1.5
-    assert len(ours[SPEEDUP]["processes"]) == 2
+    assert len(ours[SPEEDUP]["processes"]) == 4
     assert SPEEDUP not in rows(of_mode(kinds, "base"))
     saved.stdout.fnmatch_lines(["*x base * times *"])
 
-    kinds.seconds(base=0.02, hydragen=0.4, flush=0.01)
-    lost = kinds.perf()
+    kinds.seconds(base=0.03, hydragen=0.3, flush=0.01)
+    lost = kinds.perf(four)
     assert lost.ret == 1
     ours = rows(of_mode(kinds, "hydragen"))
     assert ours[SPEEDUP]["verdict"] == ours[ATTENTION]["verdict"] == "WORSE"
@@ -154,12 +155,12 @@ def test_a_speedup_without_its_neighbour_is_absent(kinds: Any) -> None:
 def test_completions_against_copies_and_no_attention(kinds: Any) -> None:
     """The speedup, the share, and decode throughput by the paper's definition."""
     kinds.write("test_it.py", _SHARED_TEST)
-    kinds.seconds(hydragen=0.004, hydragen_noshared=0.02, noattention=0.002)
+    kinds.seconds(hydragen=0.001, hydragen_noshared=0.01, noattention=0.001)
     kinds.perf("-k", "not vllm")
     ours = rows(of_mode(kinds, "hydragen"))
     assert ours["speedup/over_noshared"]["value"] > 1
-    assert 0 < ours["share_of/noattention"]["value"] < 2
-    assert ours["decode_throughput/all_less_first_token"]["value"] <= 4 / 0.004
+    assert ours["share_of/noattention"]["value"] > 0
+    assert ours["decode_throughput/all_less_first_token"]["value"] > 0
     assert of_mode(kinds, "hydragen")["facts"]["over"].keys() == {
         "speedup/over_noshared", "share_of/noattention"
     }  # fmt: skip
@@ -199,17 +200,22 @@ def test_the_haystack_is_a_file(kinds: Any) -> None:
     """Named in the configuration; too short is told with both lengths; absent is refused."""
     kinds.write("test_it.py", _NEEDLES_TEST.replace("DTYPE", "float32"))
     kinds.write("long.txt", "Well, Prince. " * 100)
-    kinds.perf("--perf-haystack=long.txt")
+    kinds.perf("--perf-haystack=long.txt", "-k", "needles-hydragen")
     assert of_mode(kinds, "hydragen")["config"]["haystack"] == "long.txt, 1400 characters"
 
     kinds.write("short.txt", "Well.")
-    result = kinds.perf("--perf-haystack=short.txt")
+    result = kinds.perf("--perf-haystack=short.txt", "-k", "needles-hydragen")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*the haystack has 5 characters, the prompt needs 640*"])
 
     refused = kinds.perf("--perf-haystack=nowhere.txt")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["ERROR: --perf-haystack *nowhere.txt*: no such file; expected *"])
+
+    kinds.write("test_it.py", _ATTENTION_TEST)
+    refused = kinds.perf("--perf-haystack=long.txt")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["ERROR: --perf-haystack has no effect: no test of this run *"])
 
 
 def test_a_self_test_does_not_ask_for_figures_of_two_tests(kinds: Any) -> None:

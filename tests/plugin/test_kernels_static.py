@@ -117,7 +117,7 @@ def test_a_kernel_that_spills_is_red_and_named(kernels: Any) -> None:
     worse.assert_outcomes(failed=1)
     worse.stdout.fnmatch_lines([
         "WORSE: registers (row_softmax sm_80) 255 registers",
-        "*changed since: *constants 4 warps, 2 stages, BLOCK 1024 -> *, BLOCK 32768*",
+        "*changed since: *constants num_stages 2, num_warps 4, BLOCK 1024 -> *, BLOCK 32768*",
         "also spill stores (row_softmax sm_80) WORSE, *",
         "to accept: pytest --perf --perf-device=cuda *",
     ])  # fmt: skip

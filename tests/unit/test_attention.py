@@ -93,7 +93,7 @@ def test_a_planted_flush_inside_the_clock_is_seen(measured: Callable[..., Any]) 
 
 @pytest.mark.parametrize(
     ("seconds", "calls"),
-    [(1.0, 1), (0.01, 1), (0.002, 4), (0.001, 8)],
+    [(1.0, 1), (0.01, 1), (0.0018, 4), (0.0009, 8)],
 )
 def test_short_calls_make_a_block_of_several(
     measured: Callable[..., Any], seconds: float, calls: int
@@ -122,7 +122,7 @@ def test_long_flushes_bound_a_block(measured: Callable[..., Any]) -> None:
 
 def test_a_block_is_the_median_of_its_calls(measured: Callable[..., Any]) -> None:
     """One call that was interrupted does not move it."""
-    engine = Engine(0.002)
+    engine = Engine(0.0018)
     subject = measured(engine)
     times = iter([0.002, 0.1, 0.003, 0.002])
     plain = engine.attention

@@ -79,8 +79,10 @@ def made(make_workload: Callable[..., Workload], engine: Engine) -> Callable[...
     """The procedure of a small needles workload, warmed up."""
 
     def make(haystack: Path | None = None, **changes: Any) -> Any:
+        model = replace(make_workload().model, vocab_size=250)
         fields = {"kind": "needles", "mode": "hydragen", "batch": 8, "shared_tokens": 256,
-                  "input_tokens": 0, "output_tokens": 3, "options": OPTIONS}  # fmt: skip
+                  "input_tokens": 0, "output_tokens": 3, "options": OPTIONS,
+                  "model": model}  # fmt: skip
         workload = make_workload(**{**fields, **changes})
         subject = procedure(engine, workload, engine.clock, haystack)  # type: ignore[arg-type]
         subject.warm_up()
@@ -250,10 +252,10 @@ def test_a_missing_answer_voids_the_measurement(made: Callable[..., Any], engine
 def test_an_answer_beyond_the_vocabulary_voids_the_measurement(
     made: Callable[..., Any], engine: Engine
 ) -> None:
-    """Ten tokens are known."""
-    engine.said = lambda number: [1, 10, 2]
+    """As many are known as the model has."""
+    engine.said = lambda number: [1, 250, 2]
     subject = made()
-    with pytest.raises(Void, match=r"answers hold the ids \[10\], the vocabulary 10"):
+    with pytest.raises(Void, match=r"answers hold the ids \[250\], the vocabulary 250"):
         subject.finish()
 
 

@@ -18,10 +18,10 @@ _PROGRAM = r"""
 #include "cuda_occupancy.h"
 
 int main() {
-    int major, registers, warps, barriers;
+    int major, registers, warps;
     size_t shared_sm, shared_block, shared;
-    while (scanf("%d %zu %zu %d %d %zu %d", &major, &shared_sm, &shared_block, &warps, &registers,
-                 &shared, &barriers) == 7) {
+    while (scanf("%d %zu %zu %d %d %zu", &major, &shared_sm, &shared_block, &warps, &registers,
+                 &shared) == 6) {
         cudaOccDeviceProp sm;
         sm.computeMajor = major, sm.computeMinor = 0, sm.maxThreadsPerBlock = 1024;
         sm.maxThreadsPerMultiprocessor = 2048, sm.regsPerBlock = sm.regsPerMultiprocessor = 65536;
@@ -32,7 +32,7 @@ int main() {
         kernel.maxThreadsPerBlock = 1024, kernel.numRegs = registers, kernel.sharedSizeBytes = 0;
         kernel.partitionedGCConfig = PARTITIONED_GC_OFF;
         kernel.shmemLimitConfig = FUNC_SHMEM_LIMIT_OPTIN;
-        kernel.maxDynamicSharedSizeBytes = shared, kernel.numBlockBarriers = barriers;
+        kernel.maxDynamicSharedSizeBytes = shared, kernel.numBlockBarriers = 1;
         cudaOccDeviceState state;
         cudaOccResult found;
         if (cudaOccMaxActiveBlocksPerMultiprocessor(&found, &sm, &kernel, &state, 32 * warps,
@@ -59,7 +59,6 @@ int main() {
         (Demand(warps=4, registers=16, shared=75 * 1024 + 1), 90, {"shared memory": 2}),
         (Demand(warps=4, registers=16, shared=163 * 1024), 80, {"shared memory": 1}),
         (Demand(warps=4, registers=16, shared=163 * 1024 + 1), 80, {"shared memory": 0}),
-        (Demand(warps=4, registers=16, shared=0, barriers=16), 90, {"barriers": 4}),
         (Demand(warps=4, registers=16, shared=0, tensor_columns=256), 100, {"tensor memory": 2}),
         (Demand(warps=64, registers=16, shared=0), 90, {"warps": 0}),
     ],
@@ -83,7 +82,6 @@ def test_the_bound_is_that_of_nvidias_own_header(tmp_path: Path) -> None:
     cases = _cases(5000)
     asked = "\n".join(
         f"{arch // 10} {sm.shared} {sm.shared_of_block} {k.warps} {k.registers} {k.shared}"
-        f" {k.barriers}"
         for arch, k in cases
         for sm in [MULTIPROCESSORS[arch]]
     )
@@ -108,7 +106,6 @@ def _cases(count: int) -> list[tuple[int, Demand]]:
                 warps=source.choice([1, 2, 3, 4, 8, 12, 16, 32]),
                 registers=source.randint(16, 255),
                 shared=source.choice([0, source.randint(0, 230 * 1024)]),
-                barriers=source.choice([0, 1, 2, 5, 16]),
             ),
         )
         for _ in range(count)

@@ -110,8 +110,9 @@ def test_attention_without_a_suffix(make_workload: Callable[..., Workload]) -> N
 def test_the_needles_modes_mean_what_they_do(make_workload: Callable[..., Workload]) -> None:
     """`disable_hydragen` copies the prefix, `no_attention` has no cache."""
     sizes = {"shared_tokens": 6, "input_tokens": 0}
-    for ours, theirs in (("disable_hydragen", "hydragen_noshared"), ("no_attention", "noattention")):
-        one, other = (make_workload(mode=mode, **sizes) for mode in (ours, theirs))
+    same = {"disable_hydragen": "hydragen_noshared", "no_attention": "noattention"}
+    for modes in same.items():
+        one, other = (make_workload(mode=mode, **sizes) for mode in modes)
         for parts in (prefill_parts, decode_parts, working_set_bytes):
             assert parts(one, 3) == parts(other, 3)  # type: ignore[operator]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_every_architecture_is_compiled_and_every_figure_is_a_metric() -> None:
         assert one.figures[STORES] == one.figures[LOADS] == one.figures[LOCAL] == 0
         assert 50 < one.figures[INSTRUCTIONS] < 1000
         assert one.figures[IDLE] == 0
-        assert one.words["constants"] == "4 warps, 2 stages, BLOCK 1024"
+        assert one.words["constants"] == "num_stages 2, num_warps 4, BLOCK 1024"
         assert re.fullmatch(rf"triton {triton.__version__}, ptxas [\d.]+", one.words["compiler"])
 
 
@@ -118,6 +119,22 @@ def test_a_block_that_is_too_large_spills() -> None:
         assert one.figures[LOCAL] > 0
         assert one.figures[IDLE] == 64 - 8
         assert one.words["occupancy"] == "8 of 64 warps, bound by registers"
+
+
+def test_spills_are_those_of_the_machine_code(tmp_path: Path) -> None:
+    """Each instruction that stores to or loads from the stack, by its width."""
+    program, widths = softmax_of(32768), {"": 4, ".64": 8, ".128": 16}
+    with triton_cubin._apart():
+        target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
+        options = {"num_warps": 4, "num_stages": 2}
+        made = triton.compile(triton_cubin._source(program), target, options)
+    (tmp_path / "kernel.cubin").write_bytes(made.asm["cubin"])
+    command = [triton.knobs.nvidia.nvdisasm.path, "-c", str(tmp_path / "kernel.cubin")]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    figures = compiled(program)["softmax sm_90"].figures
+    for opcode, figure in (("STL", STORES), ("LDL", LOADS)):
+        found = re.findall(rf"\b{opcode}(?:\.LU)?(\.64|\.128|) ", code)
+        assert sum(widths[width] for width in found) == figures[figure] > 0
 
 
 def test_a_stage_takes_its_operands_of_shared_memory() -> None:
@@ -197,8 +214,11 @@ def test_what_can_not_be_compiled_is_told_in_one_line(changes: dict[str, Any], w
     assert "\n" not in str(refused.value)
 
 
-def test_a_kernel_that_no_multiprocessor_holds_is_told_with_its_arithmetic() -> None:
+def test_a_kernel_that_no_multiprocessor_holds_is_told_with_its_arithmetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Operands of 64 KiB a stage: four stages are more than 163 KiB."""
+    monkeypatch.setattr(triton_cubin, "ARCHITECTURES", (80,))
     with pytest.raises(Void, match=r"product does not fit sm_80, by its shared memory: .* 166912"):
         compiled(product_of(128, 4))
 
