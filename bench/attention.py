@@ -26,10 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from engines.hydragen.attention import Flash
-from engines.hydragen.microbenchmark import AttentionBenchmark
-from perfsuite.roofline import Ceilings, Part
-from perfsuite.workloads.workload import Model
+from engines.hydragen.offer import HydragenOffer
+from perfsuite.roofline import Ceilings, attention_parts, floor_s, working_set_bytes
+from perfsuite.workloads.workload import Model, Workload
 
 MODES = ("base", "hydragen")
 READ_BYTES, SQUARE = 256 << 20, 2048
@@ -49,29 +48,25 @@ class Shape:
     heads: int = 8
     dim: int = 128
 
-    def part(self, copies: int, keys: int) -> Part:
-        """Attention of all queries on `keys` keys each, of which there are `copies`."""
-        size = getattr(torch, self.dtype).itemsize
-        moved = 2 * copies * self.kv_heads * keys * self.dim * size
-        return Part(moved, 4 * self.batch * self.heads * keys * self.dim)
+    def workload(self, mode: str) -> Workload:
+        """As the document's cells are described."""
+        model = Model("attention", layers=1, hidden_size=1, heads=self.heads, head_dim=self.dim,
+                      kv_heads=self.kv_heads, intermediate_size=1, vocab_size=1,
+                      max_context=1)  # fmt: skip
+        return Workload(
+            id="", document="hydragen", place="", kind="attention", mode=mode, model=model,
+            device="cpu", dtype=self.dtype, batch=self.batch, shared_tokens=self.prefix,
+            output_tokens=self.suffix,
+        )  # fmt: skip
 
     def floor_s(self, mode: str, ceilings: Ceilings) -> float:
         """The least time of a mode: base reads all keys of every sequence, hydragen shares."""
-        if mode == "base":
-            return self.part(self.batch, self.prefix + self.suffix).floor_s(ceilings)
-        shared, own = self.part(1, self.prefix), self.part(self.batch, self.suffix)
-        return shared.floor_s(ceilings) + own.floor_s(ceilings)
+        return floor_s(attention_parts(self.workload(mode), self.batch), ceilings)
 
 
-def opened(shape: Shape, mode: str) -> AttentionBenchmark:
+def opened(shape: Shape, mode: str) -> Any:
     """The benchmark of a mode on the CPU."""
-    model = Model("attention", layers=1, hidden_size=1, heads=shape.heads, head_dim=shape.dim,
-                  kv_heads=shape.kv_heads, intermediate_size=1, vocab_size=1,
-                  max_context=1)  # fmt: skip
-    return AttentionBenchmark(
-        model, batch=shape.batch, shared_tokens=shape.prefix, own_tokens=shape.suffix, mode=mode,
-        attend=Flash("cpu", getattr(torch, shape.dtype)), dtype=shape.dtype,
-    )  # fmt: skip
+    return HydragenOffer().open(shape.workload(mode), "cpu")
 
 
 def measured(
@@ -133,8 +128,7 @@ def row(shape: Shape, found: dict[str, list[float]]) -> str:
 
 def cell(shape: Shape, rounds: int) -> str:
     """A cell of the grid."""
-    copied = shape.part(shape.batch, shape.prefix + shape.suffix).bytes
-    if copied > LARGEST_BASE:
+    if working_set_bytes(shape.workload("base"), shape.batch) > LARGEST_BASE:
         found = measured(shape, rounds, ("hydragen",))
         return f"- ({statistics.median(shares(shape, 'hydragen', found)):.2f})"
     found = measured(shape, rounds)

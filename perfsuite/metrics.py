@@ -316,7 +316,7 @@ _ALL = (
         within_toolchain=True,
     ),
     Metric(
-        "static_registers", "per_thread", "registers", "count", "registers",
+        "static_registers", "per_thread", "registers", "count", "regs",
         "registers that each thread of a compiled kernel takes",
         exact=True,
         limit=0.05,
@@ -343,7 +343,7 @@ _ALL = (
         limit=0.01,
     ),
     Metric(
-        "static_instructions", "sass", "instructions", "count", "instructions",
+        "static_instructions", "sass", "instructions", "count", "instr",
         "machine instructions in the code of a compiled kernel, those in a loop once, NOP none",
         exact=True,
         within_toolchain=True,

@@ -61,16 +61,25 @@ def prefill_parts(workload: Workload, batch: int) -> list[Part]:
 
 
 def decode_parts(workload: Workload, batch: int) -> list[Part]:
-    """All decode steps after the first token: weights once a step, the live cache once a step."""
+    """All decode steps after the first token: weights once a step, the live cache once a step.
+
+    A shared prefix and the sequences' own tokens are two parts: the first is bound by products
+    where many sequences share it, the second by memory.
+    """
     start = workload.shared_tokens + workload.input_tokens
     steps = max(workload.output_tokens - 1, 0)
     once = _weights(workload, batch, logits_of=batch)
     parts = [Part(steps * once.bytes, steps * once.operations)]
-    if workload.mode not in _WITHOUT_ATTENTION:
-        # step i (from 1) attends to the start tokens and the i generated before it
-        live = _attended(workload, start + 1, start + steps)
-        read_again = 0 if _copies_prefix(workload) else (batch - 1) * workload.shared_tokens * steps
-        parts.append(_attention(workload, batch * live, batch * live - read_again))
+    if workload.mode in _WITHOUT_ATTENTION:
+        return parts
+    # step i (from 1) attends to the start tokens and the i generated before it
+    live = _attended(workload, start + 1, start + steps)
+    if _copies_prefix(workload) or not workload.shared_tokens:
+        parts.append(_attention(workload, batch * live, batch * live))
+        return parts
+    prefix = steps * workload.shared_tokens
+    own = batch * (live - prefix)
+    parts += [_attention(workload, batch * prefix, prefix), _attention(workload, own, own)]
     return parts
 
 

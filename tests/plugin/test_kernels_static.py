@@ -116,9 +116,10 @@ def test_a_kernel_that_spills_is_red_and_named(kernels: Any) -> None:
     worse = kernels.perf(ON_GPU)
     worse.assert_outcomes(failed=1)
     worse.stdout.fnmatch_lines([
-        "WORSE: registers (row_softmax sm_80) 255 registers",
+        "WORSE: spill stores (row_softmax sm_80) * B",
+        "baseline 0 B, *, baselines/static-cuda/test_it.json",
         "*changed since: *constants num_stages 2, num_warps 4, BLOCK 1024 -> *, BLOCK 32768*",
-        "also spill stores (row_softmax sm_80) WORSE, *",
+        "also registers (row_softmax sm_80) WORSE, spill loads (row_softmax sm_80) WORSE, *",
         "to accept: pytest --perf --perf-device=cuda *",
     ])  # fmt: skip
     verdicts = {row["figure"]: row["verdict"] for row in kernels.results[NAME]["rows"]}

@@ -73,11 +73,11 @@ def test_a_shared_prefix_is_run_once(make_workload: Callable[..., Workload]) -> 
 
 
 def test_a_shared_prefix_is_read_once_a_step(make_workload: Callable[..., Workload]) -> None:
-    """All three sequences compute with it: operations as ever, its bytes once."""
+    """All three sequences compute with it, its bytes are read once; their own tokens apart."""
     workload = make_workload(mode="hydragen", shared_tokens=6, input_tokens=0)
-    _, attention = decode_parts(workload, 3)
-    assert attention.operations == 3 * (7 + 8 + 9) * PAIR
-    assert attention.bytes == (3 * 6 + 3 * (1 + 2 + 3)) * CACHED
+    _, prefix, suffix = decode_parts(workload, 3)
+    assert prefix == Part(3 * 6 * CACHED, 3 * 3 * 6 * PAIR)
+    assert suffix == Part(3 * (1 + 2 + 3) * CACHED, 3 * (1 + 2 + 3) * PAIR)
     assert working_set_bytes(workload, 3) == 388 * 4 + (6 + 3 * 4) * CACHED
 
 
