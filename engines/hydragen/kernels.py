@@ -39,18 +39,20 @@ def kernels(head_dim: int, group: int, dtype: str) -> list[Compiled]:
     many = combining.constants_for(head_dim, combining.PARTS_AT_ONCE)
     two = combining.constants_for(head_dim, 2)
     inputs = {"queries": number, "keys": number, "values": number}
+    options = split_k.options_for(attend, itemsize)
     return [
-        _attend("attend", attend, inputs | {"out": number}),
-        _attend("attend_splits", attend, inputs | {"out": single}),
+        _attend("attend", attend, options, inputs | {"out": number}),
+        _attend("attend_splits", attend, options, inputs | {"out": single}),
         _combine("combine_splits", many, {"outs": single, "out": number}),
         _combine("combine_two", two, {"outs": number, "out": number}),
     ]
 
 
-def _attend(name: str, constants: dict[str, int], types: dict[str, str]) -> Compiled:
+def _attend(
+    name: str, constants: dict[str, int], options: dict[str, int], types: dict[str, str]
+) -> Compiled:
     types = types | {"lengths": "*i32", "lse": "*fp32", "scale": "fp32"}
     signature = _signature(split_k.attend_split, constants, types)
-    options = split_k.options_for(constants)
     return Compiled(name, split_k.attend_split, signature, constants, **options)
 
 

@@ -27,7 +27,7 @@ from engines.hydragen.combine import NUMBERS, combined, require_device
 
 LN2 = tl.constexpr(0.6931471805599453)
 TILE_BYTES = 16_384  # of keys in one step; as much of values
-TILE_ROWS = 64  # queries at most in one tile
+TILE_ROWS = 32  # queries at most in one tile
 DOT_SIDE = 16  # the least that a tensor core takes
 SPLIT_KEYS = 256  # fewer are not worth a part's way through memory
 MOST_SPLITS = 128
@@ -118,14 +118,22 @@ def constants_for(head_dim: int, group: int, tokens: int, itemsize: int) -> dict
         "GROUP": group,
         "TOKENS": tokens,
         "ROWS": min(TILE_ROWS, max(DOT_SIDE, triton.next_power_of_2(group * tokens))),
-        "KEYS": min(64, max(DOT_SIDE, TILE_BYTES // (width * itemsize))),
+        "KEYS": _keys_at_once(head_dim, width * itemsize, itemsize),
         "WIDTH": width,
     }
 
 
-def options_for(constants: dict[str, int]) -> dict[str, int]:
-    """More warps where the sums of a tile would not fit in the registers of four."""
-    large = constants["ROWS"] * constants["WIDTH"] > 8192
+def _keys_at_once(head_dim: int, row_bytes: int, itemsize: int) -> int:
+    """Few where rows are not of 16 bytes: each number then takes an address of its own."""
+    if head_dim * itemsize % 16:
+        return DOT_SIDE
+    return min(64, max(DOT_SIDE, TILE_BYTES // row_bytes))
+
+
+def options_for(constants: dict[str, int], itemsize: int) -> dict[str, int]:
+    """Eight warps where four would be short of registers: wide rows, or many sums in a tile."""
+    width = constants["WIDTH"]
+    large = width * itemsize >= 512 or width * constants["ROWS"] > 8192
     return {"num_warps": 8 if large else 4, "num_stages": 2}
 
 
@@ -154,8 +162,9 @@ def decode_attention(
     outs = torch.empty((splits, *q.shape), dtype=stored, device=q.device)
     lses = torch.empty((splits, *q.shape[:3]), dtype=torch.float32, device=q.device)
     tensors, scale = (q, keys, values, lengths, outs, lses), log2(e) / sqrt(head_dim)
+    options = options_for(constants, q.dtype.itemsize)
     launch = attend_split[(pairs, splits, tiles)]
-    launch(*tensors, scale, kv_heads, *strides, **constants, **options_for(constants))
+    launch(*tensors, scale, kv_heads, *strides, **constants, **options)
     return (outs[0], lses[0]) if splits == 1 else combined(outs, lses, q.dtype)
 
 

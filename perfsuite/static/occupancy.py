@@ -22,7 +22,7 @@ from dataclasses import dataclass
 _WARP = 32  # threads
 _BLOCK_WARPS = 1024 // _WARP
 _PARTITIONS = 4
-_REGISTERS = 65_536  # of an SM, and of a block
+_REGISTERS = 65_536  # of an SM
 _REGISTER_UNIT = 256
 _SHARED_UNIT = 128
 RESERVED = 1024  # bytes of shared memory of each block that the driver takes
@@ -71,9 +71,6 @@ def blocks(kernel: Demand, sm: Multiprocessor) -> dict[str, int]:
 
 def _by_registers(kernel: Demand) -> int:
     of_warp = _rounded_up(kernel.registers * _WARP, _REGISTER_UNIT)
-    # a launch is refused as if the block's warps took registers in all partitions alike
-    if of_warp * _rounded_up(kernel.warps, _PARTITIONS) > _REGISTERS:
-        return 0
     return _PARTITIONS * (_REGISTERS // _PARTITIONS // of_warp) // kernel.warps
 
 

@@ -213,15 +213,14 @@ def _compile(program: TritonProgram, source: Any, arch: int) -> Any:
 
 def _short(problem: BaseException) -> str:
     """The innermost reason, and the innermost line of source that is known."""
-    where = ""
-    while True:
-        node = getattr(problem, "node", None)
-        where = f"line {node.lineno} of the function: " if hasattr(node, "lineno") else where
-        if problem.__cause__ is None:
-            break
-        problem = problem.__cause__
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return f"{where}{(lines or [type(problem).__name__])[-1][:300]}"
+    chain = [problem]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    nodes: list[Any] = [getattr(one, "node", None) for one in reversed(chain)]
+    line = next((node.lineno for node in nodes if hasattr(node, "lineno")), None)
+    said = [text.strip() for text in str(chain[-1]).splitlines() if text.strip()]
+    reason = (said or [type(chain[-1]).__name__])[-1][:300]
+    return reason if line is None else f"line {line} of the function: {reason}"
 
 
 def _taken(compiled: Any, arch: int) -> tuple[Taken, Assembled]:

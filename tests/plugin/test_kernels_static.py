@@ -120,7 +120,7 @@ def test_a_kernel_that_spills_is_red_and_named(kernels: Any) -> None:
         "baseline 0 B, *, baselines/static-cuda/test_it.json",
         "*changed since: *constants num_stages 2, num_warps 4, BLOCK 1024 -> *, BLOCK 32768*",
         "also registers (row_softmax sm_80) WORSE, spill loads (row_softmax sm_80) WORSE, *",
-        "to accept: pytest --perf --perf-device=cuda *",
+        "to accept: pytest --perf --perf-device=cuda:0 *",
     ])  # fmt: skip
     verdicts = {row["figure"]: row["verdict"] for row in kernels.results[NAME]["rows"]}
     for arch in (80, 90, 100):

@@ -85,8 +85,9 @@ def product_of(block: int, stages: int) -> Program:
 
 @pytest.fixture(autouse=True)
 def own_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is kept from one test to the next."""
+    """Nothing is kept from one test to the next, and nothing is interpreted."""
     monkeypatch.setattr(kept_facts, "lock_folder", lambda: tmp_path)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
 def compiled(*programs: Program) -> dict[str, Compiled]:
@@ -104,10 +105,19 @@ def test_every_architecture_is_compiled_and_every_figure_is_a_metric() -> None:
         ]
         assert 8 <= one.figures[REGISTERS] <= 255
         assert one.figures[STORES] == one.figures[LOADS] == one.figures[LOCAL] == 0
+        assert one.figures[SHARED] == 4 * 4  # a maximum, or a sum, of each warp
         assert 50 < one.figures[INSTRUCTIONS] < 1000
         assert one.figures[IDLE] == 0
         assert one.words["constants"] == "num_stages 2, num_warps 4, BLOCK 1024"
         assert re.fullmatch(rf"triton {triton.__version__}, ptxas [\d.]+", one.words["compiler"])
+
+
+def test_one_warp_needs_no_shared_memory() -> None:
+    """Then nothing is reserved either; 32 blocks are all that a multiprocessor takes."""
+    for one in compiled(softmax_of(128, num_warps=1)).values():
+        assert one.figures[SHARED] == 0
+        assert one.figures[IDLE] == 32
+        assert one.words["occupancy"] == "32 of 64 warps, bound by blocks"
 
 
 def test_a_block_that_is_too_large_spills() -> None:
