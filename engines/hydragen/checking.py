@@ -1,5 +1,6 @@
-"""The attention benchmark's output against float64, within a bound on the largest error.
+"""What is checked beside the outputs of a plain batch: attention alone, and questions.
 
+The attention benchmark's output is held against float64, within a bound on the largest error.
 With u the unit roundoff of the numbers' type and v = 2**-24 that of float32, to first order:
 
 - a score is a sum of D products in float32, off by at most D v sum|q k| / sqrt(D) =: e; numerator
@@ -14,16 +15,55 @@ Each is relative to sum(share |value|), so the sum of all, times that, bounds th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.hydragen.microbenchmark import AttentionBenchmark
+from engines.reference import forward
+from engines.tolerance import disagreement, error_bound
 from engines.weights import SIGNIFICAND_BITS
 
 Array = NDArray[np.float64]
 FLOAT32_UNIT = 2.0**-24
+
+
+QUESTIONS = (3, 1, 4, 2)  # tokens of each in turn
+PREFIX, DECODES = 8, 3
+
+
+def verify_answers(engine: Any, workload: Any, weights: Mapping[str, Any]) -> str | None:
+    """Why questions of different lengths behind one prefix are answered wrongly, or None.
+
+    Teacher-forced against the reference, the first and the last question; weights as the engine's
+    dtype holds them.
+    """
+    draw = np.random.default_rng(0)
+    prefix = draw.integers(0, workload.model.vocab_size, PREFIX).tolist()
+    questions = [
+        draw.integers(0, workload.model.vocab_size, QUESTIONS[n % len(QUESTIONS)]).tolist()
+        for n in range(workload.batch)
+    ]
+    engine.prefill_shared(prefix, workload.batch)
+    steps = [engine.ask(questions)]
+    for _ in range(min(DECODES, workload.output_tokens - 1)):
+        steps.append(engine.decode(steps[-1]))
+    for row in sorted({0, workload.batch - 1}):
+        tokens = np.array([[int(step.tokens[row]) for step in steps]])
+        logits = np.stack([step.logits()[row] for step in steps])[None]
+        asked = prefix + questions[row]
+        seen = np.concatenate([[asked], tokens[:, :-1]], axis=1)
+        exact = forward(workload.model, weights, seen)
+        bound = error_bound(workload.model, weights, seen, workload.dtype, exact)
+        first = len(asked) - 1
+        wrong = disagreement(logits, tokens, exact[:, first:], bound[:, first:])
+        if wrong:
+            return f"question {row + 1} of {workload.batch}: {wrong}"
+    return None
 
 
 def verify(engine: AttentionBenchmark) -> str | None:

@@ -134,28 +134,28 @@ class Hydragen:
             self.levels = [_copied(level, batch) for level in self.levels]
         return step
 
-    @torch.inference_mode()
     def answer(self, questions: Rows, new_tokens: int) -> np.ndarray[Any, Any]:
-        """[questions, new_tokens] greedy, each question behind the prefix of `prefill_shared`.
+        """[questions, new_tokens] greedy, each question behind the prefix of `prefill_shared`."""
+        steps = [self.ask(questions)]
+        for _ in range(new_tokens - 1):
+            steps.append(self.decode(steps[-1]))
+        found: np.ndarray[Any, Any] = torch.stack([s.tokens for s in steps], 1).cpu().numpy()
+        return found
 
-        The prefix stays for further questions; there are as many of them as sequences.
-        """
+    @torch.inference_mode()
+    def ask(self, questions: Rows) -> Step:
+        """Forget what was asked before, run a question for each sequence behind the prefix."""
         if len(questions) != self.batch or not self.levels:
             raise ValueError(
                 f"got {len(questions)} questions for {self.batch} sequences behind "
                 f"{len(self.levels)} prefixes: call prefill_shared for as many sequences first"
             )
-        prefix, rows = self.levels[:1], arrays(questions)
-        way = max(prefix[0].ends) + max(len(row) for row in rows)
+        prefix, rows = self.levels[0], arrays(questions)
+        way = max(prefix.ends) + max(len(row) for row in rows)
         check_last(rows, way, self.shared_tokens)
         check_ids(rows, self.model.vocab_size)
-        self.levels = list(prefix)
-        steps = [self._continued(rows)]
-        for _ in range(new_tokens - 1):
-            steps.append(self.decode(steps[-1]))
-        found = torch.stack([step.tokens for step in steps], 1).cpu().numpy()
-        self.levels = list(prefix)
-        return found
+        self.levels = [prefix]
+        return self._continued(rows)
 
     @torch.inference_mode()
     def prefill_tree(self, tree: Sequence[Rows]) -> Step:

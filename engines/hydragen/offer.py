@@ -71,13 +71,15 @@ class HydragenOffer:
 
     def verify(self, engine: Any, workload: Any) -> str | None:
         """Why the outputs are wrong, or None; None unchecked where config says not verifiable."""
-        if workload.kind == "attention":
-            from engines.hydragen import checking
-
-            return checking.verify(engine)
-        if workload.kind != "shared" or not is_verifiable(workload):
-            return None
         from engines import verification
+        from engines.hydragen import checking
+
+        if workload.kind == "attention":
+            return checking.verify(engine)
+        if not is_verifiable(workload):
+            return None
+        if workload.kind == "needles":
+            return checking.verify_answers(engine, workload, reference_weights(workload))
 
         return verification.verify(engine, workload, reference_weights(workload))
 

@@ -114,7 +114,9 @@ def _apart() -> Iterator[None]:
 def facts(program: TritonProgram, arch: int) -> Compiled:
     """The figures of one kernel for one architecture, and what there is to say of it."""
     source = _source(program)
-    key = kept_facts.key([source.hash(), repr(_options(program)), *_surroundings(arch)])
+    with _telling(program, arch):  # the functions that a kernel calls are looked at already here
+        parts = [source.hash(), repr(_options(program)), *_surroundings(arch)]
+    key = kept_facts.key(parts)
     kept = kept_facts.read(key)
     if not kept:
         fresh = _facts(program, source, arch)
@@ -177,22 +179,14 @@ def _facts(program: TritonProgram, source: Any, arch: int) -> Compiled:
         taken, assembled = _taken(compiled, arch)
     except UnreadableCubin as problem:
         raise Void(f"{program.name} sm_{arch}: {problem}; {toolchain(arch)}") from None
-    # from sm_90 on, where any is used, the static part has what the driver reserves in it
-    static = max(taken.shared - (RESERVED if arch >= 90 else 0), 0)
-    shared = static + int(compiled.metadata.shared)
-    demand = Demand(
-        warps=compiled.metadata.num_warps,  # those of specialised warps included
-        registers=taken.registers,
-        shared=shared,
-        tensor_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
-    )
+    demand = _demand(compiled.metadata, taken, arch)
     resident, words = _occupancy(program, demand, arch)
     figures = {
         "static_registers/per_thread": taken.registers,
         "static_spill_stores/per_thread": assembled.spill_stores,
         "static_spill_loads/per_thread": assembled.spill_loads,
         "static_local_memory/per_thread": taken.stack,
-        "static_shared_memory/per_block": shared,
+        "static_shared_memory/per_block": demand.shared,
         "static_instructions/sass": taken.instructions,
         "static_idle_warps/occupancy_bound": MULTIPROCESSORS[arch].warps - resident,
     }
@@ -204,9 +198,16 @@ def _compile(program: TritonProgram, source: Any, arch: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    try:
+    with _telling(program, arch):
         return triton.compile(source, GPUTarget("cuda", arch, 32), _options(program))
-    except Exception as problem:  # noqa: BLE001 - told in one line, whatever a compiler raises
+
+
+@contextmanager
+def _telling(program: TritonProgram, arch: int) -> Iterator[None]:
+    """Whatever a compiler raises becomes Void, told in one line."""
+    try:
+        yield
+    except Exception as problem:  # noqa: BLE001
         told = f"{program.name} sm_{arch} does not compile: {_short(problem)}"
         raise Void(f"{told}; {toolchain(arch)}") from None
 
@@ -249,6 +250,18 @@ def _ptxas(metadata: Any, arch: int) -> list[str]:
     fused = [] if metadata.enable_fp_fusion else ["--fmad=false"]
     extra = metadata.ptx_options.split() if metadata.ptx_options else []
     return [get_ptxas(arch).path, *fused, *extra, f"--gpu-name={sm_arch_from_capability(arch)}"]
+
+
+def _demand(metadata: Any, taken: Taken, arch: int) -> Demand:
+    """What a block asks for; Triton's shared memory is dynamic, and in no cubin."""
+    # from sm_90 on, where any is used, the static part has what the driver reserves in it
+    static = max(taken.shared - (RESERVED if arch >= 90 else 0), 0)
+    return Demand(
+        warps=metadata.num_warps,  # those of specialised warps included
+        registers=taken.registers,
+        shared=static + int(metadata.shared),
+        tensor_columns=getattr(metadata, "tmem_size", None) or 0,
+    )
 
 
 def _occupancy(program: TritonProgram, demand: Demand, arch: int) -> tuple[int, str]:

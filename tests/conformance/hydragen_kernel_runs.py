@@ -317,6 +317,14 @@ def attention_cases() -> Iterator[tuple[str, dict[str, Any]]]:
         given = inputs_for("float32", 80, kv_heads, at=few_edges, tokens=tokens, by_place=by_place)
         row = attended(split_k.decode_attention, given, "float32", 2)
         yield f"kv{kv_heads} t{tokens}{' by place' if by_place else ''}", row
+    given = inputs_for("float32", 64, 1, at=lambda _: [515])
+    yield "splits from shapes", attended(splits_from_shapes, given, "float32", 2)
+
+
+def splits_from_shapes(*given: Tensor, splits: int) -> tuple[Tensor, Tensor]:
+    """As many as decode_attention chooses; how many those are is seen from its stores."""
+    del splits
+    return split_k.decode_attention(*given)
 
 
 def combine_cases() -> Iterator[tuple[str, dict[str, Any]]]:

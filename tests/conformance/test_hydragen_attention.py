@@ -114,6 +114,8 @@ CELLS: list[dict[str, Any]] = [
     SHARED | {"mode": "hydragen", "batch": 1, "dtype": "float32"},
     ATTENTION | {"mode": "base"},
     ATTENTION | {"mode": "hydragen", "output_tokens": 0},
+    SHARED | {"kind": "needles", "mode": "hydragen"},
+    SHARED | {"kind": "needles", "mode": "disable_hydragen", "batch": 5, "dtype": "float32"},
 ]
 
 
@@ -127,6 +129,19 @@ def test_what_is_run_is_proved(
     assert offer.verify(engine, cell) is None
     assert {type(value) for value in engine.config.values()} <= {str, int, bool}
     engine.close()
+
+
+def test_questions_that_read_their_neighbours_prefix_are_caught(
+    offer: HydragenOffer, workload: Callable[..., Workload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = workload(**SHARED | {"kind": "needles", "mode": "hydragen", "dtype": "float32"})
+    engine, real = offer.open(cell, "cpu"), attention.attend_joined
+
+    def turned(attend: Any, q: Any, keys: Any, values: Any) -> Any:
+        return real(attend, q, keys.roll(1, 2), values)
+
+    monkeypatch.setattr(attention, "attend_joined", turned)
+    assert (offer.verify(engine, cell) or "").startswith("question 1 of 3: ")
 
 
 @pytest.mark.parametrize(

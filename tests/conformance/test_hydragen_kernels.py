@@ -71,8 +71,8 @@ def test_attention_at_every_edge(dtype: str, size: int, kv_heads: int, splits: i
     assert row["worst"] > 0.0
 
 
-@pytest.mark.parametrize("case", ["kv2 t3", "kv1 t9", "kv2 t2 by place"])
-def test_several_queries_and_other_strides(case: str) -> None:
+@pytest.mark.parametrize("case", ["kv2 t3", "kv1 t9", "kv2 t2 by place", "splits from shapes"])
+def test_several_queries_other_strides_and_splits_left_open(case: str) -> None:
     assert results("attention")[case]["wrong"] == []
 
 

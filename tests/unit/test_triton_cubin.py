@@ -60,6 +60,16 @@ def wrong(x, BLOCK: tl.constexpr):  # noqa: N803
     tl.store(x + tl.arange(0, BLOCK), tl.zeros((BLOCK,), tl.float32) + tl.arange(0, 2 * BLOCK))
 
 
+def plain(value: Any) -> Any:
+    return value
+
+
+@triton.jit
+def calling(x, BLOCK: tl.constexpr):  # noqa: N803
+    """Calls what is no kernel's function."""
+    tl.store(x + tl.arange(0, BLOCK), plain(tl.zeros((BLOCK,), tl.float32)))
+
+
 @dataclass(frozen=True)
 class Program:
     name: str = "softmax"
@@ -214,6 +224,8 @@ SIGNATURE = {"x": "*bf16", "out": "*bf16", "columns": "i32", "BLOCK": "constexpr
         ({"kernel": len}, "expected a function of triton.jit, got builtin_function_or_method"),
         ({"kernel": wrong, "signature": {"x": "*fp32", "BLOCK": "constexpr"}},
          "sm_80 does not compile: line 3 of the function: .*64.*128"),
+        ({"kernel": calling, "signature": {"x": "*fp32", "BLOCK": "constexpr"}},
+         "sm_80 does not compile: .*plain"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_compiled_is_told_in_one_line(changes: dict[str, Any], words: str) -> None:
