@@ -5,8 +5,9 @@ Letters of the shapes: B sequences, H query heads, K key/value heads, G = H / K,
 sequence, D head_dim, C places of the cache, S splits.
 
 A program takes the G * T queries of one key/value head as one tile, so a key is read once for all
-of them, and walks over its split of the live keys with a running maximum (Milakov and Gimelshein,
-arXiv 1805.02867). Lengths are on the device and are divided there, so that a captured graph stays
+of them (tiles of more queries than a tensor core's 16 are neighbours, and the cache has the key),
+and walks over its split of the live keys with a running maximum (Milakov and Gimelshein, arXiv
+1805.02867). Lengths are on the device and are divided there, so that a captured graph stays
 valid and every split has its share while sequences grow; the number of splits follows from shapes.
 
 Which key and which column exist is decided for each row, never by the end of a buffer: behind a row
@@ -27,8 +28,7 @@ from engines.hydragen.combine import NUMBERS, combined, require_device
 
 LN2 = tl.constexpr(0.6931471805599453)
 TILE_BYTES = 16_384  # of keys in one step; as much of values
-TILE_ROWS = 32  # queries at most in one tile
-DOT_SIDE = 16  # the least that a tensor core takes
+DOT_SIDE = 16  # the least that a tensor core takes; tiles of more queries are short of registers
 SPLIT_KEYS = 256  # fewer are not worth a part's way through memory
 MOST_SPLITS = 128
 RESIDENT = 2  # programs of a multiprocessor that hide each other's waiting
@@ -61,11 +61,12 @@ def attend_split(
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Program (b * K + k, split, tile of rows): writes out [S, B, H, T, D] and lse [S, B, H, T].
+    """Program (tile of rows of a pair (b, k), split): out [S, B, H, T, D] and lse [S, B, H, T].
 
     scale: log2(e) / sqrt(D), because exponents are of 2. Strides are in rows of D numbers.
     """
-    pair = tl.program_id(0).to(tl.int64)
+    tiles: tl.constexpr = (GROUP * TOKENS + ROWS - 1) // ROWS
+    pair = (tl.program_id(0) // tiles).to(tl.int64)
     batch = pair // kv_heads
     kv_head = pair % kv_heads
     split = tl.program_id(1)
@@ -75,7 +76,7 @@ def attend_split(
     start = split * share
     stop = tl.minimum(start + share, length)
 
-    row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)  # head of the group * T + query
+    row = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)  # head of the group * T + query
     column = tl.arange(0, WIDTH)
     in_row = (column < HEAD_DIM)[None, :]
     in_tile = (row < GROUP * TOKENS)[:, None] & in_row
@@ -105,19 +106,19 @@ def attend_split(
 
     held = tl.where(total == 0.0, 1.0, total)  # no key: 0 / 1, and -inf + log2(1)
     mean = (seen / held[:, None]).to(out.dtype.element_ty)
-    place = (split.to(tl.int64) * tl.num_programs(0) + pair) * (GROUP * TOKENS) + row
+    place = (split.to(tl.int64) * (tl.num_programs(0) // tiles) + pair) * (GROUP * TOKENS) + row
     tl.store(out + place[:, None] * HEAD_DIM + column[None, :], mean, mask=in_tile)
     tl.store(lse + place, (best + tl.log2(held)) * LN2, mask=row < GROUP * TOKENS)
 
 
 def constants_for(head_dim: int, group: int, tokens: int, itemsize: int) -> dict[str, int]:
-    """The kernel's; the tile of queries is padded to what a tensor core takes."""
+    """The kernel's; the last tile of queries is padded to what a tensor core takes."""
     width = max(DOT_SIDE, triton.next_power_of_2(head_dim))
     return {
         "HEAD_DIM": head_dim,
         "GROUP": group,
         "TOKENS": tokens,
-        "ROWS": min(TILE_ROWS, max(DOT_SIDE, triton.next_power_of_2(group * tokens))),
+        "ROWS": DOT_SIDE,
         "KEYS": _keys_at_once(head_dim, width * itemsize, itemsize),
         "WIDTH": width,
     }
@@ -131,10 +132,9 @@ def _keys_at_once(head_dim: int, row_bytes: int, itemsize: int) -> int:
 
 
 def options_for(constants: dict[str, int], itemsize: int) -> dict[str, int]:
-    """Eight warps where four would be short of registers: wide rows, or many sums in a tile."""
-    width = constants["WIDTH"]
-    large = width * itemsize >= 512 or width * constants["ROWS"] > 8192
-    return {"num_warps": 8 if large else 4, "num_stages": 2}
+    """Eight warps where rows are so wide that four would be short of registers."""
+    wide = constants["WIDTH"] * itemsize >= 512
+    return {"num_warps": 8 if wide else 4, "num_stages": 2}
 
 
 def decode_attention(
@@ -155,15 +155,15 @@ def decode_attention(
     kv_heads, places = keys.shape[1:3]
     group, tokens, head_dim = q.shape[1] // kv_heads, *q.shape[2:]
     constants = constants_for(head_dim, group, tokens, q.dtype.itemsize)
-    pairs, tiles = q.shape[0] * kv_heads, ceil(group * tokens / constants["ROWS"])
+    programs = q.shape[0] * kv_heads * ceil(group * tokens / constants["ROWS"])
     if splits is None:
-        splits = split_count(pairs * tiles, places, _processors(q.device))
+        splits = split_count(programs, places, _processors(q.device))
     stored = q.dtype if splits == 1 else torch.float32
     outs = torch.empty((splits, *q.shape), dtype=stored, device=q.device)
     lses = torch.empty((splits, *q.shape[:3]), dtype=torch.float32, device=q.device)
     tensors, scale = (q, keys, values, lengths, outs, lses), log2(e) / sqrt(head_dim)
     options = options_for(constants, q.dtype.itemsize)
-    launch = attend_split[(pairs, splits, tiles)]
+    launch = attend_split[(programs, splits)]
     launch(*tensors, scale, kv_heads, *strides, **constants, **options)
     return (outs[0], lses[0]) if splits == 1 else combined(outs, lses, q.dtype)
 

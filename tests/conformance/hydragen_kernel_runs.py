@@ -354,7 +354,7 @@ BUGS = {
         split_k,
         "mean, mask=in_tile)",
         "mean, mask=(row < GROUP * TOKENS)[:, None] & (place[:, None] * HEAD_DIM + column[None, :]"
-        " < splits * tl.num_programs(0) * GROUP * TOKENS * HEAD_DIM))",
+        " < splits * tl.num_programs(0) // tiles * GROUP * TOKENS * HEAD_DIM))",
     ),
     "global mask in combine": (
         combine,
