@@ -53,7 +53,7 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device))
     before = _live_bytes()
-    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
+    with torch.profiler.profile(profile_memory=True) as profile:
         call()
     return before + _largest_rise(profile)
 
