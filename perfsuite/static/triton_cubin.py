@@ -3,8 +3,8 @@
 Triton ships ptxas (and ptxas-blackwell, for sm_100), cuobjdump and nvdisasm, so a wheel is all
 that is needed. A kernel's facts are looked up under the hash of its source and the functions that
 it calls, its signature, constants, options, architecture and toolchain, and compiled only where
-nobody has done so before. Two threads compile at once: MLIR, LLVM and ptxas work without the
-interpreter's lock.
+nobody has done so before. One is compiled at a time: Triton reads a kernel by `ast.parse`, which in
+CPython 3.11 fails when two threads are in it.
 
 Pointers are taken as 16-byte aligned, as Triton's launcher finds those of every framework's
 tensors. An integer is only known to be a multiple of 16 where its type says so: "i32:16", the
@@ -17,7 +17,6 @@ import io
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from importlib.util import find_spec
@@ -89,9 +88,8 @@ def compile_all(programs: Sequence[TritonProgram]) -> dict[str, Compiled]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise Void(f"two kernels are named {twice[0]}; names must differ")
-    with _apart(), ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda pair: facts(*pair), wanted))
-    return dict(zip(names, found, strict=True))
+    with _apart():
+        return {name: facts(*pair) for name, pair in zip(names, wanted, strict=True)}
 
 
 @contextmanager
