@@ -73,18 +73,29 @@ def measured(
     shape: Shape, rounds: int, modes: tuple[str, ...] = MODES
 ) -> dict[str, list[float]]:
     """Seconds of each mode and probe in every round."""
-    values = torch.ones(READ_BYTES // 8, dtype=torch.int64)
-    square = torch.ones(SQUARE, SQUARE, dtype=getattr(torch, shape.dtype))
     engines = {mode: opened(shape, mode) for mode in modes}
     calls: dict[str, Callable[[], Any]] = {m: engine.attention for m, engine in engines.items()}
-    calls |= {"read": values.sum, "product": lambda: square @ square}
+    return in_turn(calls | probes(shape.dtype), rounds, engines[modes[0]].flush)
+
+
+def probes(dtype: str) -> dict[str, Callable[[], Any]]:
+    """Reading READ_BYTES, and a product of two squares."""
+    values = torch.ones(READ_BYTES // 8, dtype=torch.int64)
+    square = torch.ones(SQUARE, SQUARE, dtype=getattr(torch, dtype))
+    return {"read": values.sum, "product": lambda: square @ square}
+
+
+def in_turn(
+    calls: dict[str, Callable[[], Any]], rounds: int, between: Callable[[], Any] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each call in every round, in a new order each; one round more warms up."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in random.sample(list(calls), len(calls)):
-            engines[modes[0]].flush()
+            between()
             start = time.perf_counter()
             calls[name]()
-            if number:  # the first round warms up
+            if number:
                 found[name].append(time.perf_counter() - start)
     return found
 

@@ -11,10 +11,8 @@ random: they are not computed, only read. A copied prefix of over 8 GB is left o
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from bench.attention import READ_BYTES, SQUARE, ceilings_of, middle
+from bench.attention import ceilings_of, in_turn, middle, probes
 from bench.decode import MODEL
 from engines.hydragen.engine import Hydragen
 from engines.hydragen.engine import Step as SharedStep
@@ -95,18 +93,8 @@ def block(cell: Cell) -> Callable[[], None]:
 
 def measured(cells: list[Cell], rounds: int) -> dict[str, list[float]]:
     """Seconds of each cell's block and of the probes in every round."""
-    values = torch.ones(READ_BYTES // 8, dtype=torch.int64)
-    square = torch.ones(SQUARE, SQUARE, dtype=getattr(torch, cells[0].dtype))
-    calls: dict[str, Callable[[], Any]] = {cell.mode: block(cell) for cell in cells}
-    calls |= {"read": values.sum, "product": lambda: square @ square}
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name in random.sample(list(calls), len(calls)):
-            start = time.perf_counter()
-            calls[name]()
-            if number:  # the first round warms up
-                found[name].append(time.perf_counter() - start)
-    return found
+    blocks: dict[str, Callable[[], Any]] = {cell.mode: block(cell) for cell in cells}
+    return in_turn(blocks | probes(cells[0].dtype), rounds)
 
 
 def row(cell: Cell, found: dict[str, list[float]], first: dict[str, list[float]]) -> str:

@@ -21,21 +21,10 @@ from engines.reference import forward
 from engines.tolerance import disagreement, error_bound
 from engines.weights import seeded_weights
 from perfsuite.workloads.workload import Model
+from tests.conformance.checkpoints import CONFIG
 from tests.conformance.hydragen_ranks import BATCH, PREFIX
 
 ROOT = Path(__file__).parents[2]
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "vocab_size": 256,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-}
 
 
 @pytest.fixture
