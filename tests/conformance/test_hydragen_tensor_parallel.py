@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,10 +95,13 @@ def test_two_processes_give_what_one_gives(
 ) -> None:
     out = tmp_path / "parts"
     split(checkpoint, out, 2)
+    # The loopback interface by name: a machine's own name need not resolve.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-               "-m", "tests.conformance.hydragen_ranks", str(out), dtype]  # fmt: skip
+               "--local-addr=127.0.0.1", "-m", "tests.conformance.hydragen_ranks", str(out),
+               dtype]  # fmt: skip
+    loopback = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     ran = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=loopback, capture_output=True, text=True, timeout=300, check=False
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     with np.load(out / "found.npz") as found:
