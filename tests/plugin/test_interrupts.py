@@ -59,6 +59,7 @@ class _Running:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pytest", *project.quick, "--perf-save"],
             cwd=project.path, start_new_session=True, stdout=self.log, stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         _until(lambda: list(project.path.glob("worker-*")), "the endless call")
         self.workers = psutil.Process(self.process.pid).children(recursive=True)

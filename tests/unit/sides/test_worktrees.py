@@ -20,9 +20,11 @@ from perfsuite.worktrees import GitFailed, checkout
 
 # Another run, in the middle of its comparison.
 _HOLDER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from perfsuite.worktrees import checkout
+# tox, or a shell for a job in the background, may hand down SIGINT as ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with checkout(Path(sys.argv[1]), "HEAD") as tree:
     print(tree, flush=True)
