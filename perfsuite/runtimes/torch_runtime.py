@@ -28,6 +28,7 @@ _PROBE_BYTES = 256 * 2**20
 _PROBE_SIZE = {"cpu": 1024, "cuda": 8192}
 _RUNS = 7
 _PACE_SIZE = {"cpu": 384, "cuda": 2048}
+_MARK_BYTES = 54_321  # of a tensor that nothing else is as large as
 _COPY_BYTES = 128 * 2**20  # on a GPU; source and target together exceed its cache
 
 
@@ -52,8 +53,12 @@ def peak_memory(call: Callable[[], object], device: str) -> int:
         call()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device))
-    before = _live_bytes()
+    # The profiler does not know the size of what was allocated before it, and leaves its free out:
+    # the second call frees what the first has left, all of which it has seen.
     with torch.profiler.profile(profile_memory=True) as profile:
+        call()
+        before = _live_bytes()
+        torch.empty(_MARK_BYTES, dtype=torch.int8)
         call()
     return before + _largest_rise(profile)
 
@@ -70,12 +75,13 @@ def _live_bytes() -> int:
 
 
 def _largest_rise(profile: torch.profiler.profile) -> int:
-    """The highest level that the allocator's events reach, from the level at the start."""
+    """The highest level that the allocator's events reach, from the level at the mark."""
     profiler: Any = profile.profiler  # torch's stubs do not know what it holds
     events = [e for e in profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
     level = highest = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        level += event.nbytes()
+    for size in sizes[sizes.index(-_MARK_BYTES) + 1 :]:
+        level += size
         highest = max(highest, level)
     return highest
 
