@@ -104,3 +104,27 @@ def test_an_unknown_framework_is_plain_host_code() -> None:
     assert host.peak_memory(lambda: None, "cpu") is None
     assert host.ceilings("cpu", "float32") is None
     assert host.compilations() == 0
+
+
+def test_what_a_call_frees_of_the_call_before_is_no_part_of_its_peak() -> None:
+    """The profiler leaves out frees of what it did not see allocated."""
+    kept: list[torch.Tensor] = []
+
+    def replaced() -> None:
+        kept.clear()
+        kept.append(torch.ones(2**18))
+
+    replaced()
+    level = torch_runtime._live_bytes()
+    assert torch_runtime.peak_memory(replaced, "cpu") == level
+
+
+def test_tensors_without_data_take_no_memory() -> None:
+    """The compiler keeps fake ones; their addresses can not be asked for."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    level = torch_runtime._live_bytes()
+    with FakeTensorMode():
+        kept = [torch.ones(MIB), torch.ones(MIB, device="meta")]
+    assert torch_runtime._live_bytes() == level
+    assert len(kept) == 2
