@@ -16,6 +16,14 @@ import pytest
 
 _PATIENCE_S = 60.0
 
+# tox, or a shell for a job in the background, may hand down SIGINT as ignored. It is not mended
+# between fork and exec: to fork is an error once a test in this process has started JAX.
+_PYTEST = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+"""
+
 _TESTS = """
 import os
 from pathlib import Path
@@ -57,9 +65,8 @@ class _Running:
     def __init__(self, project: Any) -> None:
         self.log = (project.path / "log.txt").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *project.quick, "--perf-save"],
+            [sys.executable, "-c", _PYTEST, *project.quick, "--perf-save"],
             cwd=project.path, start_new_session=True, stdout=self.log, stderr=subprocess.STDOUT,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         _until(lambda: list(project.path.glob("worker-*")), "the endless call")
         self.workers = psutil.Process(self.process.pid).children(recursive=True)
