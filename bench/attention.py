@@ -1,18 +1,20 @@
 """Shared-prefix attention on this machine: each mode's share of its own ceiling, and the speedup.
 
     python bench/attention.py [--rounds 15] [--prefix 4096] [--suffix 128] [--batch 32]
-    python bench/attention.py --grid [--kv-heads 8] [--dtype float32]
+    python bench/attention.py --grid [--kv-heads 8] [--dtype float32] [--plot FILE.svg]
 
 For each type and number of key/value heads, `base`, `hydragen` and two probes of the machine take
 turns in one process, the cache flushed before each call. A ceiling is the sum over the parts of
 max(bytes / read bandwidth, operations / matrix peak) with the probes of the same round. Medians and
 quartiles; a speedup is that of the same round. The grid is batch by prefix: the speedup, and beside
-it the share of its ceiling that `hydragen` reaches; a base that needs over 4 GB is left out.
+it the share of its ceiling that `hydragen` reaches; a base that needs over 4 GB is left out. The
+plot needs matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import statistics
 import sys
@@ -137,24 +139,48 @@ def row(shape: Shape, found: dict[str, list[float]]) -> str:
     return "| " + " | ".join([*cells, f"{bandwidth:.0f} GB/s", f"{peak:.0f} Gop/s"]) + " |"
 
 
-def cell(shape: Shape, rounds: int) -> str:
-    """A cell of the grid."""
-    if working_set_bytes(shape.workload("base"), shape.batch) > LARGEST_BASE:
-        found = measured(shape, rounds, ("hydragen",))
-        return f"- ({statistics.median(shares(shape, 'hydragen', found)):.2f})"
-    found = measured(shape, rounds)
-    share = statistics.median(shares(shape, "hydragen", found))
-    return f"{statistics.median(speedups(found)):.1f} ({share:.2f})"
+def cell(shape: Shape, rounds: int) -> tuple[float, float]:
+    """The speedup, NaN where base is left out, and the share of the ceiling."""
+    fits = working_set_bytes(shape.workload("base"), shape.batch) <= LARGEST_BASE
+    found = measured(shape, rounds, MODES if fits else ("hydragen",))
+    speedup = statistics.median(speedups(found)) if fits else math.nan
+    return speedup, statistics.median(shares(shape, "hydragen", found))
 
 
-def grid(dtype: str, kv_heads: int, suffix: int, rounds: int) -> None:
-    """Batch by prefix."""
+def grid(dtype: str, kv_heads: int, suffix: int, rounds: int) -> list[list[tuple[float, float]]]:
+    """Batch by prefix, printed row by row."""
     print(f"{dtype}, {kv_heads} key/value heads, suffix {suffix}: speedup (share of the ceiling)")
     print("| batch | " + " | ".join(map(str, PREFIXES)) + " |")
     print("| " + " | ".join(["---"] * (1 + len(PREFIXES))) + " |")
+    rows = []
     for batch in BATCHES:
-        cells = [cell(Shape(batch, prefix, suffix, kv_heads, dtype), rounds) for prefix in PREFIXES]
-        print("| " + " | ".join([str(batch), *cells]) + " |", flush=True)
+        shapes = [Shape(batch, prefix, suffix, kv_heads, dtype) for prefix in PREFIXES]
+        rows.append([cell(shape, rounds) for shape in shapes])
+        words = [f"{'-' if math.isnan(s) else f'{s:.1f}'} ({share:.2f})" for s, share in rows[-1]]
+        print("| " + " | ".join([str(batch), *words]) + " |", flush=True)
+    return rows
+
+
+def plot(rows: list[list[tuple[float, float]]], title: str, path: Path) -> None:
+    """The speedups as a heat map, on a logarithmic scale, each with its number."""
+    from matplotlib import colors, pyplot
+
+    speeds = [[speedup for speedup, _ in row] for row in rows]
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    shown = axes.imshow(speeds, norm=colors.LogNorm(1 / 16, 16), cmap="RdBu", aspect="auto")
+    for y, row in enumerate(speeds):
+        for x, speedup in enumerate(row):
+            words = "base\nleft out" if math.isnan(speedup) else f"{speedup:.1f}"
+            dark = not math.isnan(speedup) and speedup > 6
+            axes.text(x, y, words, ha="center", va="center", color="white" if dark else "black")
+    axes.set_xticks(range(len(PREFIXES)), map(str, PREFIXES))
+    axes.set_yticks(range(len(BATCHES)), map(str, BATCHES))
+    axes.set_xlabel("prefix, tokens")
+    axes.set_ylabel("batch, sequences")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(shown, label="times as fast as base", ticks=[0.25, 0.5, 1, 2, 4, 8, 16],
+                    format="%g")  # fmt: skip
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
@@ -165,12 +191,18 @@ def main() -> None:
     parser.add_argument("--prefix", type=int, default=4096)
     parser.add_argument("--suffix", type=int, default=128)
     parser.add_argument("--grid", action="store_true", help="batch by prefix")
+    parser.add_argument("--plot", type=Path, help="the grid as a heat map")
     parser.add_argument("--kv-heads", type=int, default=8, help="of the grid")
     parser.add_argument("--dtype", default="float32", help="of the grid")
     given = parser.parse_args()
     if given.grid:
-        grid(given.dtype, given.kv_heads, given.suffix, given.rounds)
+        rows = grid(given.dtype, given.kv_heads, given.suffix, given.rounds)
+        if given.plot:
+            title = f"attention with a shared prefix, {given.dtype}, {given.kv_heads} kv heads"
+            plot(rows, title, given.plot)
         return
+    if given.plot:
+        parser.error("--plot has no effect without --grid")
     print(f"batch {given.batch}, prefix {given.prefix}, suffix {given.suffix}, 8 heads of 128")
     print("| type | kv heads | base | of its ceiling | hydragen | of its ceiling | speedup "
           "| read | products |")  # fmt: skip

@@ -62,6 +62,11 @@ class TorchLlamaOffer:
         missing = missing_for(workload, device)
         return f"{self.name} has no {missing}" if missing else None
 
+    @property
+    def has_programs(self) -> bool:
+        """The compiled engine's are the eager one's; see programs."""
+        return not self.compiled
+
     def open(self, workload: Any, device: str) -> Any:
         """The engine with its weights; MemoryError where weights and cache cannot fit."""
         reason = self.refuses(workload, device)
@@ -151,13 +156,17 @@ def offers() -> list[Any]:
     from engines.hydragen.kernels_offer import HydragenKernelsOffer
     from engines.hydragen.offer import HydragenOffer
     from engines.jetstream.offer import JetStreamOffer
+    from engines.torchao_llama.offer import TorchaoLlamaOffer
 
     return [
         TorchLlamaOffer("torch_llama"),
         TorchLlamaOffer("torch_llama_compile", compiled=True, default=False),
         HydragenOffer(),
+        HydragenOffer("hydragen_triton", default=False, triton=True),
         HydragenKernelsOffer(),
         JetStreamOffer(),
+        TorchaoLlamaOffer(),
+        TorchaoLlamaOffer("torchao_llama_compile", compiled=True, default=False),
     ]
 
 

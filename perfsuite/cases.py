@@ -28,6 +28,7 @@ from perfsuite.workloads import (
 
 ENTRY_POINTS = "perfsuite.engines"
 _NO_KERNELS = "kernels are compiled with --perf-device=cuda, of an engine that offers them"
+_ONE_RANK = "compiled facts are one process's: run without torchrun"
 # A search over batches is no single program; attention alone and needles run what "shared" does.
 _STATIC_KINDS = MEASURED_KINDS - {"multi_user", "attention", "needles"} | {"kernels"}
 
@@ -111,7 +112,7 @@ def cases(options: Options, offers: Sequence[Any], pattern: str | None) -> list[
     model = checkpoint_model(options.model, chosen) if options.model else None
     measured = _matching(catalogue(options.scale, model), pattern)
     full = _matching(catalogue("full", model), pattern)
-    found = [c for w in measured for c in _measured_cases(w, chosen, options.device)]
+    found = [c for w in measured for c in _measured_cases(w, chosen, options)]
     found.sort(key=lambda case: comes_last(case.workload))
     static = [c for w in full for c in _static_cases(w, chosen, options)]
     if any(case.slice and not case.obstacle for case in static):
@@ -123,12 +124,12 @@ def _matching(workloads: Iterable[Workload], pattern: str | None) -> list[Worklo
     return [w for w in workloads if pattern is None or fnmatchcase(w.id, pattern)]
 
 
-def _measured_cases(workload: Workload, offers: Sequence[Any], device: Device) -> Iterator[Case]:
+def _measured_cases(workload: Workload, offers: Sequence[Any], options: Options) -> Iterator[Case]:
     """On every engine that runs it; what is only compiled is neither measured nor an engine."""
     if workload.is_compiled_only:
         return
     offers = [offer for offer in offers if hasattr(offer, "open")]
-    refusals = {offer.name: _refusal(offer, workload, device) for offer in offers}
+    refusals = {offer.name: _refusal(offer, workload, options) for offer in offers}
     taken = [offer for offer in offers if not refusals[offer.name]]
     for offer in taken:
         yield Case(workload, offer, "measured")
@@ -146,10 +147,12 @@ def _static_cases(workload: Workload, offers: Sequence[Any], options: Options) -
     if workload.kind not in _STATIC_KINDS or (on_tpu and not named):
         return
     for offer in offers:
-        fits = hasattr(offer, "programs") and _compiles(offer.framework, workload, device)
+        has = hasattr(offer, "programs") and getattr(offer, "has_programs", True)
+        fits = has and _compiles(offer.framework, workload, device)
         if fits and not offer.refuses(workload, device.kind):
             name = (options.slice or named) if on_tpu else ""
-            yield Case(workload, offer, "static", _impossible(workload, name), slice=name)
+            obstacle = _ONE_RANK if options.ranks > 1 else _impossible(workload, name)
+            yield Case(workload, offer, "static", obstacle, slice=name)
 
 
 def _compiles(framework: str, workload: Workload, device: Device) -> bool:
@@ -173,10 +176,14 @@ def _impossible(workload: Workload, name: str) -> str:
     )
 
 
-def _refusal(offer: Any, workload: Workload, device: Device) -> str:
+def _refusal(offer: Any, workload: Workload, options: Options) -> str:
     if workload.kind not in MEASURED_KINDS:
         return f"no procedure measures {workload.kind}"
-    return offer.refuses(workload, device.name) or ""
+    if options.ranks > 1 and not getattr(offer, "distributed", False):
+        return f"{offer.name} is one process's, torchrun started {options.ranks}"
+    if options.ranks > 1 and workload.kind == "multi_user":
+        return "each rank would search for a batch of its own"
+    return offer.refuses(workload, options.device.name) or ""
 
 
 def _nobody(workload: Workload, refusals: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,11 @@ class ItemRun:
         return next((r for r in self.reports if r["outcome"] == "skipped" and not r["xfail"]), None)
 
 
+def is_over(run: ItemRun) -> bool:
+    """Whether this process ended otherwise than by measuring."""
+    return bool(run.void or run.failure or run.skip)
+
+
 @dataclass(frozen=True)
 class Order:
     """One test to run in one process."""
@@ -62,10 +67,16 @@ class Crew:
     """As many worker processes of one side as have been asked for; number 0 is the first."""
 
     def __init__(
-        self, arguments: Callable[[int], Sequence[str]], folder: Path, side: Side | None = None
+        self,
+        arguments: Callable[[int], Sequence[str]],
+        folder: Path,
+        side: Side | None = None,
+        start: Callable[[Sequence[str], Path, Side | None], Any] | None = None,
     ) -> None:
+        """`start` makes what answers as a `Worker` does, in its place: `gang.Gang`."""
         self._arguments, self._folder, self._side = arguments, folder, side
-        self._workers: dict[int, Worker] = {}
+        self._start = start or Worker
+        self._workers: dict[int, Any] = {}
 
     def prepare(self, numbers: Iterable[int], timeout_s: float) -> None:
         """Start these workers side by side; returns when all have collected.
@@ -77,10 +88,10 @@ class Crew:
             with suppress(WorkerLost):
                 worker.wait_until_ready(timeout_s)
 
-    def worker(self, number: int) -> Worker:
+    def worker(self, number: int) -> Any:
         """The worker of this number, started when it is first asked for."""
         if number not in self._workers:
-            self._workers[number] = Worker(self._arguments(number), self._folder, self._side)
+            self._workers[number] = self._start(self._arguments(number), self._folder, self._side)
         return self._workers[number]
 
     def run(self, number: int, order: Order) -> ItemRun:
@@ -88,7 +99,8 @@ class Crew:
         worker = self.worker(number)
         try:
             worker.wait_until_ready(order.timeout_s)
-            return worker.run(order)
+            run: ItemRun = worker.run(order)
+            return run
         except BaseException:
             self.drop(number)
             raise
@@ -112,7 +124,14 @@ class Crew:
 class Worker:
     """One worker process and the pipe to it."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, side: Side | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        side: Side | None = None,
+        told: Mapping[str, str] | None = None,
+    ) -> None:
+        """`told` are variables that it gets beside this process's."""
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         self._ready = False
         their_read, our_write = os.pipe()
@@ -120,7 +139,7 @@ class Worker:
         self._pipe = Pipe(our_read, our_write)
         fds = (their_read, their_write)
         environment = _environment() | {PIPE_VARIABLE: f"{their_read},{their_write}"}
-        environment |= {boot.VARIABLE: _start(side)}
+        environment |= dict(told or {}) | {boot.VARIABLE: _start(side)}
         self._process = subprocess.Popen(
             [*_command(side), "-p", "perfsuite.worker", *arguments],
             cwd=folder, pass_fds=fds, start_new_session=True, env=environment,
@@ -148,12 +167,12 @@ class Worker:
             "do": "run", "nodeid": order.nodeid, "next": order.following, "first": order.first,
             "slow": order.slow,
         })  # fmt: skip
-        self._order, self._run = order, ItemRun()
-        return self._run
+        self._order, self.answered = order, ItemRun()
+        return self.answered
 
     def until_ready(self) -> str | None:
         """Until the test asks for its next part to be measured; None when it has ended."""
-        order, run = self._order, self._run
+        order, run = self._order, self.answered
         while True:
             answer = self._hear(order.timeout_s, "running the test")
             match answer.pop("say"):
@@ -192,13 +211,14 @@ class Worker:
 
     def pause(self) -> None:
         """Stop every thread of the process and its children until `resume`."""
-        self._signal(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
-        self._signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
+        """Send this to the process and its children."""
         with suppress(ProcessLookupError):  # its death is told where its answer is awaited
             os.killpg(self._process.pid, number)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from perfsuite.crew import Crew, ItemRun, Order
+from perfsuite.crew import Crew, ItemRun, Order, is_over
 from perfsuite.environment import Disturbance, Surroundings
 from perfsuite.errors import WorkerLost
 from perfsuite.options import Options
@@ -70,11 +71,6 @@ def _medians(run: ItemRun) -> dict[str, float]:
     return {figure: median(rows[0]) for figure, rows in merge([calls(run)]).items()}
 
 
-def is_over(run: ItemRun) -> bool:
-    """Whether this process ended otherwise than by measuring."""
-    return bool(run.void or run.failure or run.skip)
-
-
 def calls(run: ItemRun) -> dict[str, Measured]:
     """What a process measured, by the name of the call; pytest-benchmark's has none."""
     found = dict(run.measured)
@@ -89,6 +85,23 @@ def take(
     """One look at a test in processes that have not run it before, alone on the device."""
     count = 1 if plan.is_static else plan.options.processes
     numbers = range(look * count, (look + 1) * count)
+    with _alone(crew, numbers, plan):
+        return _taken(crew, numbers, plan, following, options)
+
+
+@contextmanager
+def _alone(crew: Crew, numbers: Sequence[int], plan: Plan) -> Iterator[None]:
+    """New processes, which end with the test, for one that asks for that."""
+    for number in numbers if plan.is_alone else ():
+        crew.drop(number)
+    yield
+    for number in numbers if plan.is_alone else ():
+        crew.drop(number)
+
+
+def _taken(
+    crew: Crew, numbers: Sequence[int], plan: Plan, following: str | None, options: Options
+) -> Measurement:
     with sharing():  # imports are work, which must not fall into another process's measurement
         crew.prepare(numbers, plan.options.timeout_s)
     with sharing() if plan.is_static else measuring(options.device):

@@ -50,6 +50,7 @@ class Options:
     json: Path | None
     markdown: Path | None
     haystack: Path | None = None  # the text of needles; None: generated
+    ranks: int = 1  # processes that hold an engine together, as torchrun started them
     slice: str = ""  # of TPU chips that programs are compiled for; empty: each document's own
     explicit: frozenset[str] = frozenset()  # options that the command line set itself
 

@@ -98,14 +98,18 @@ class Arena:
         for _, crew in self._sides:
             crew.close()
 
+    def renew(self) -> None:
+        """End both; the next test has new ones."""
+        for _, crew in self._sides:
+            crew.drop(0)
+
     def run(self, orders: Sequence[Order], *, by_turns: bool) -> Pair:
         """One test in this pair; `orders` are head's and base's."""
         if by_turns:
             pair = self._by_turns(orders)
             if not (_does_not_fit(pair.head) or _does_not_fit(pair.base)):
                 return pair
-        for _, crew in self._sides:
-            crew.drop(0)  # what their allocators hold would be in the other's way
+        self.renew()  # what their allocators hold would be in the other's way
         return self._one_after_the_other(orders)
 
     def _by_turns(self, orders: Sequence[Order]) -> Pair:
@@ -118,8 +122,7 @@ class Arena:
             if isinstance(lost.cause, NotCollected) and lost.side == 1:
                 missing = str(lost.cause)
             runs[lost.side].void = str(lost.cause)
-            for _, crew in self._sides:  # the other is in the middle of its test
-                crew.drop(0)
+            self.renew()  # the other is in the middle of its test
             if missing:
                 runs[0] = self._alone(0, orders[0])
         head, base = (self._checked(side, run) for side, run in enumerate(runs))

@@ -34,6 +34,12 @@ class Plan:
         """Whether it compiles and compares, and measures nothing."""
         return self.case is not None and self.case.tier == "static"
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether its document measures it in processes that run nothing else."""
+        asked = self.case.workload.option("one_process_per_point") if self.case else None
+        return asked == "true" and not self.is_static
+
 
 def is_perf(item: pytest.Item) -> bool:
     """A test that takes `perf` or `benchmark`, or is marked `perf`."""
@@ -74,7 +80,7 @@ def plan_of(item: pytest.Item, options: Options) -> Plan:
         nodeid=item.nodeid,
         test=test,
         case=case,
-        key=_key(name, case),
+        key=_key(name, case, options.ranks),
         suite=case.workload.document if of_documents and case else test,
         machine=static_target(options.device, case.slice)
         if static and case
@@ -89,7 +95,12 @@ def case_of(item: pytest.Item) -> Case | None:
     return spec.params.get(CASE) if spec is not None else None
 
 
-def _key(name: str, case: Case | None) -> Key:
+def scale_of(scale: str, ranks: int) -> str:
+    """`smoke`, or `smoke x2` where two processes hold the model together."""
+    return f"{scale} x{ranks}" if ranks > 1 else scale
+
+
+def _key(name: str, case: Case | None, ranks: int) -> Key:
     if case is None or case.offer is None:
         return Key(name)
-    return Key(name, case.offer.name, case.workload.scale, case.tier)
+    return Key(name, case.offer.name, scale_of(case.workload.scale, ranks), case.tier)

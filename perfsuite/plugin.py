@@ -3,6 +3,7 @@ imports nothing but pytest until `--perf` is given."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,16 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hooks)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Under torchrun the other ranks than 0 end at once, before anything is printed or written."""
+    if not config.getoption("perf"):
+        return None
+    from perfsuite.ranks import is_follower
+
+    return 0 if is_follower(os.environ) else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; with --perf resolve everything that was said, or refuse."""
     config.addinivalue_line(
@@ -209,12 +220,14 @@ def perf_device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def perf_engine(perf_case: Case, perf_device: str) -> Generator[Any, None, None]:
+def perf_engine(
+    request: pytest.FixtureRequest, perf_case: Case, perf_device: str
+) -> Generator[Any, None, None]:
     """The opened engine of this item; in a static item the offer itself."""
     if perf_case.tier == "static":
         yield perf_case.offer
         return
-    engine = perf_case.offer.open(perf_case.workload, perf_device)
+    engine = request.config.stash[_RUN].opened(request.node, perf_case, perf_device)
     try:
         yield engine
     finally:

@@ -102,7 +102,19 @@ class SlotEngine(Engine, Protocol):
 
 
 class Program(Protocol):
-    """A full-size program for the static tier, of an offer whose framework is torch."""
+    """A full-size program for the static tier, of an offer whose framework is torch.
+
+    Optional, both called once after `make`:
+
+        held() -> Mapping[str, Tensor]
+            What the program holds, by names whose first part is the kind: "weights.layers.0.qkv",
+            "cache.layers.0.keys", "mask", "rope.cos", "inputs.tokens". What is alive at the peak
+            and has no name is "activations". A subclass of Tensor stands for its inner tensors.
+        lengths() -> Sequence[Callable[[], object]]
+            The same function at a range of lengths, prompts or places in the cache: each is traced
+            by torch.compile(backend="aot_eager") for graph breaks and recompiles. Costs seconds,
+            so it is for programs that are meant to be compiled.
+    """
 
     name: str  # "prefill", "decode"
 
@@ -143,7 +155,14 @@ class Offer(Protocol):
     """What an engine's author hands over; costs nothing until it is opened.
 
     Optional: `default` (False: runs only when named by --engine), `programs(workload, target)`
-    for the static tier, `verify(engine, workload)` -> reason or None, the check of its outputs.
+    for the static tier (`has_programs` False: none without data), `verify(engine, workload)` -> reason or None, the check of its outputs.
+    `compare(engine, workload)` -> what the workload's technique costs in accuracy: a mapping with
+    "kl_divergence" (nats a token: the mean over all positions of a fixed token stream of the sum of
+    p * ln(p / q), p of the unquantised model, q of the engine) and "max_logit_error" (the largest
+    absolute difference of a logit), or an empty one where there is nothing to compare with. Asked
+    once a test, in its first process, after all that is measured.
+    `distributed` (True: under torchrun every rank opens the engine for its own part; RANK,
+    LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set, the device is the rank's own).
     One that has no `open` is compiled and never run.
     """
 

@@ -143,7 +143,11 @@ class PairRounds:
             for side in range(2)
         ]
         with sharing() if plan.is_static else measuring(options.device):
+            if plan.is_alone:
+                arena.renew()
             pair = arena.run(orders, by_turns=plan.nodeid not in self._together)
+            if plan.is_alone:
+                arena.renew()
         if not pair.by_turns:
             self._together.add(plan.nodeid)
         duel = self._duels.setdefault(plan.nodeid, Duel())

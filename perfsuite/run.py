@@ -8,9 +8,11 @@ The roles:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,18 @@ from perfsuite import waivers, worker
 from perfsuite.baselines import check_writable
 from perfsuite.cases import Case, cases, entry_point_offers
 from perfsuite.conversation import InProcessConversation
+from perfsuite.crew import Crew
 from perfsuite.errors import PerfError
 from perfsuite.fixture import Perf
+from perfsuite.gang import Gang
+from perfsuite.loading import opened
 from perfsuite.options import Options, resolve
 from perfsuite.plan import case_of
+from perfsuite.ranks import rank_count
+from perfsuite.sampling import Block
 
 XDIST_ARGUMENTS = "perfsuite_arguments"
+_LOADING = pytest.StashKey[Block]()  # of the engine that a test opened
 _NAMES = (
     "device", "engine", "scale", "save", "save_new", "save_force", "baselines", "limit", "budget",
     "processes", "timeout", "drift", "strict", "require", "model", "json", "markdown", "in_process",
@@ -65,12 +73,20 @@ class Run:
 
     def fixture_for(self, item: pytest.Item) -> Perf:
         """The `perf` fixture of one test in this process."""
+        loading = item.stash.setdefault(_LOADING, {})
         conversation: Any
         if self.worker is not None:
             conversation = self.worker.conversation
         else:
             conversation = self.conversations[item.nodeid]
-        return Perf(case_of(item), self.options.device, conversation, self.options.haystack)
+        options = self.options
+        return Perf(case_of(item), options.device, conversation, options.haystack, loading)
+
+    def opened(self, item: pytest.Item, case: Case, device: str) -> Any:
+        """The engine of a case; the figures of its loading wait for the test's `perf(...)`."""
+        engine, figures = opened(case.offer, case.workload, device)
+        item.stash.setdefault(_LOADING, {}).update(figures)
+        return engine
 
 
 def start(config: pytest.Config) -> Run:
@@ -142,7 +158,7 @@ def _options(config: pytest.Config) -> Options:
     if command["baselines"]:
         command["baselines"] = [folder / text for text in command["baselines"]]
     ini = {name: config.getini(f"perf_{name}") for name in _INI_NAMES}
-    return resolve(command, ini, config.rootpath)
+    return replace(resolve(command, ini, config.rootpath), ranks=rank_count(os.environ))
 
 
 def _refuse_contradictions(config: pytest.Config, options: Options) -> None:
@@ -157,11 +173,36 @@ def _refuse_contradictions(config: pytest.Config, options: Options) -> None:
             "--benchmark-compare-fail and --perf are two gates; under --perf use"
             " --perf-limit=benchmark_time:5%"
         )
+    _refuse_beside_ranks(config, options)
     debugs = config.getoption("usepdb", False) or config.getoption("trace", False)
     if debugs and not options.in_process:
         raise pytest.UsageError(
             "tests run in worker processes; to debug one, add --perf-in-process"
         )
+
+
+def _refuse_beside_ranks(config: pytest.Config, options: Options) -> None:
+    """What one process does, or what stops and starts single processes, under torchrun."""
+    one_process = {
+        "--perf-in-process": options.in_process,
+        "--perf-against": options.against is not None,
+        "--perf-calibrate": options.calibrate,
+        "--perf-device=tpu": options.device.kind == "tpu",
+        "pytest-xdist": is_xdist_controller(config),
+    }
+    given = [name for name, is_given in one_process.items() if is_given and options.ranks > 1]
+    if given:
+        raise pytest.UsageError(
+            f"torchrun started {options.ranks} processes: {', '.join(given)} works with one alone"
+        )
+
+
+def crew(run: Run) -> Crew:
+    """The workers of a run, each of them one process for each rank of torchrun."""
+    start, o = None, run.options
+    if o.ranks > 1:
+        start = partial(Gang, count=o.ranks, device=o.device)
+    return Crew(partial(worker_arguments, run), folder(run.config), start=start)
 
 
 def worker_arguments(run: Run, number: int, ignored: Sequence[Path] = ()) -> list[str]:

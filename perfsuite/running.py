@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +13,7 @@ from perfsuite.benchmark_table import replay, silence_xdist
 from perfsuite.collecting import refuse_unusable
 from perfsuite.contract import raise_worker_outcome
 from perfsuite.conversation import InProcessConversation
-from perfsuite.crew import Crew, ItemRun
+from perfsuite.crew import ItemRun
 from perfsuite.devices import absence
 from perfsuite.errors import PerfError
 from perfsuite.gate import Gate
@@ -38,10 +37,10 @@ class Measurer:
     """Takes the place of the test function's call for perf tests; leaves all others alone."""
 
     def __init__(self, run: Run) -> None:
-        from perfsuite.run import folder, worker_arguments
+        from perfsuite.run import crew
 
         self._run, self._options = run, run.options
-        self._crew = Crew(partial(worker_arguments, run), folder(run.config))
+        self._crew = crew(run)
         self._gate = Gate(run.options, self._crew)
         self.rounds: CalibrationRounds | PairRounds | None = None
         if run.options.calibrate:
@@ -82,6 +81,9 @@ class Measurer:
         plan = plan_of(item, self._options)
         if plan.case and plan.case.obstacle:
             pytest.skip(plan.case.obstacle)
+        ranks = self._options.ranks
+        if plan.case is None and ranks > 1:
+            pytest.skip(f"torchrun started {ranks} processes, and only engines run in several")
         missing = None if plan.is_static else absence(self._options.device)
         if missing and self._options.require_measured:
             pytest.fail(f"{missing}, and --perf-require=measured was given", pytrace=False)

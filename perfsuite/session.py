@@ -19,7 +19,7 @@ from perfsuite.environment import commit
 from perfsuite.errors import PerfError
 from perfsuite.metrics import METRICS
 from perfsuite.options import SCALES
-from perfsuite.plan import case_of, is_perf
+from perfsuite.plan import case_of, is_perf, scale_of
 from perfsuite.report import advice, calibration_table, json_file, markdown, terminal
 from perfsuite.results import Result, Row
 from perfsuite.running import RESULT, collected_keys, idle_waivers
@@ -64,6 +64,8 @@ class Reporter:
             f"perf: {o.device.name}, {o.scale} scale, {o.processes} processes a test,"
             f" {o.budget_s:g} s each test; baselines: {folders}"
         )
+        if o.ranks > 1:
+            first += f"; each engine in {o.ranks} ranks of torchrun, the slowest one's figures"
         return [first] if o.self_test is None else [first, self_test.header(o.self_test)]
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -250,7 +252,8 @@ class Reporter:
     def _ran_over(self, key: str, entry: Entry) -> bool:
         """Whether this run would have collected the test that a baseline came from."""
         *_, scale, tier = ["", *key.split(" | ")]
-        if tier == "measured" and scale in SCALES and scale != self._options.scale:
+        own = scale_of(self._options.scale, self._options.ranks)
+        if tier == "measured" and scale.partition(" x")[0] in SCALES and scale != own:
             return False
         places = (place.partition("::")[0] for place in self._uncollected)
         hidden = any(f"{entry.test}/".startswith(f"{place}/") for place in places)

@@ -64,7 +64,8 @@ class Hydragen:
 
     shared_tokens: the longest way through a tree; own_tokens: decoded tokens of a sequence, the
     first one included, which the last step does not cache. share=False copies a shared prefix to
-    every sequence, which then reads its own copy: what Hydragen is compared with. `joined` makes
+    every sequence, which then reads its own copy: what Hydragen is compared with. triton=True
+    decodes by the Triton kernels, on a GPU as one CUDA graph a step (on_device.py). `joined` makes
     the sum over processes where each has a part of the model (tensor_parallel.py).
     """
 
@@ -79,6 +80,7 @@ class Hydragen:
         dtype: str = "bfloat16",
         device: str = "cpu",
         share: bool = True,
+        triton: bool = False,
         joined: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         sizes = {"batch": batch, "shared_tokens": shared_tokens, "own_tokens": own_tokens}
@@ -94,10 +96,12 @@ class Hydragen:
                 _load(self.weights, weights)
         self.decoder = Decoder(model, self.weights, joined)
         self.cos, self.sin = rope_tables(model, shared_tokens + own_tokens, self.dtype, device)
-        self._attend = Flash(device, self.dtype)
+        self.attend = Flash(device, self.dtype)
         self.levels: list[Level] = []
-        self._starts: tuple[int, ...] = (0,)
+        self._spare: list[Tensor] = []  # keys and values of the prompts before
+        self.starts: tuple[int, ...] = (0,)  # tokens before a sequence's own, one where all equal
         self.own = self._own_caches()
+        self._on_device = self._decode_on_device() if triton else None
         self.config = self._config(dtype)
 
     def _own_caches(self) -> list[Own]:
@@ -115,10 +119,22 @@ class Hydragen:
             "batch": self.batch,
             "cache_tokens": self.own_tokens,
             "shared_tokens": self.shared_tokens,
-            "attention": f"{self._attend} over prefix and suffix, combined in float32",
+            "attention": self._described(),
+            "graphs": "decode" if self._on_device and self.device.startswith("cuda") else "none",
             "prefix": "read once for all sequences" if self._share else "copied to each sequence",
             "threads": torch.get_num_threads(),
         }
+
+    def _described(self) -> str:
+        suffix, by = ("Triton split-K", "by Triton ") if self._on_device else ("suffix", "")
+        between = " over prefix, " if self._on_device else " over prefix and "
+        return f"{self.attend}{between}{suffix}, combined {by}in float32"
+
+    def _decode_on_device(self) -> Any:
+        """Triton is imported where it is asked for; it was checked by whoever asks."""
+        from engines.hydragen.on_device import DecodeOnDevice
+
+        return DecodeOnDevice(self, graph=self.device.startswith("cuda"))
 
     # Prompts
 
@@ -154,7 +170,7 @@ class Hydragen:
         way = max(prefix.ends) + max(len(row) for row in rows)
         check_last(rows, way, self.shared_tokens)
         check_ids(rows, self.model.vocab_size)
-        self.levels = [prefix]
+        self.forget(keep=1)
         return self._continued(rows)
 
     @torch.inference_mode()
@@ -165,10 +181,31 @@ class Hydragen:
         """
         room, vocabulary = self.shared_tokens, self.model.vocab_size
         *above, last = checked(tree, self.batch, vocabulary, room)
-        self.levels = []
+        self.forget()
         for rows in above:
             self._run(rows, is_last=False)
         return self._continued(last)
+
+    def forget(self, keep: int = 0) -> None:
+        """All levels but the first `keep`; levels of the same shapes get their memory."""
+        gone = [prefixes for level in self.levels[keep:] for prefixes in level.layers]
+        self._spare = [tensor for each in gone for tensor in (each.keys, each.values)]
+        self.levels = self.levels[:keep]
+
+    def _kept(self, new: Tensor) -> Tensor:
+        """A copy of keys or values where those before lay, so that a recorded step finds it."""
+        if not self._spare or self._spare[0].shape != new.shape:
+            self._spare = []
+            return new.contiguous()
+        place = self._spare.pop(0)
+        write(place, new)
+        return place
+
+    def lies(self) -> object:
+        """Where and how long everything is that a decode step reads: what a record depends on."""
+        levels = [prefixes for level in self.levels for prefixes in level.layers]
+        places = [(p.keys.data_ptr(), p.values.data_ptr(), p.lengths) for p in levels]
+        return places, self.starts, self.batch
 
     def hold(self, tokens: int) -> None:
         """One prefix of so many tokens for all sequences, unwritten: a program without data."""
@@ -177,13 +214,14 @@ class Hydragen:
             Prefixes(self._empty(shape), self._empty(shape), (tokens,))
             for _ in range(self.model.layers)
         ]
-        self.levels, self._starts = [Level(prefixes, (0,))], (tokens,)
+        self.levels, self.starts = [Level(prefixes, (0,))], (tokens,)
 
     def _continued(self, rows: list[Ids]) -> Step:
         """The last level behind those that were run."""
         scores = self._run(rows, is_last=True)
         assert scores is not None  # the last level has tokens
-        self._starts = _shortened(self._starts_of(self.batch))
+        self._spare = []
+        self.starts = _shortened(self._starts_of(self.batch))
         repeated = scores.repeat_interleave(self.batch // len(scores), 0)
         return Step(repeated.argmax(-1), repeated, 0)
 
@@ -197,6 +235,7 @@ class Hydragen:
         memory.require(self.device, weights=0, cache=values * self.dtype.itemsize, what=what)
         self.batch = self.config["batch"] = batch
         self.own = self._own_caches()
+        self._on_device = self._decode_on_device() if self._on_device else None
 
     def _run(self, rows: list[Ids], is_last: bool) -> Tensor | None:
         """One level, padded to its longest row: no token sees the padding behind it."""
@@ -210,9 +249,9 @@ class Hydragen:
         level = Level([], self._starts_of(count))
 
         def attend(above: list[Prefixes], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            level.layers.append(Prefixes(k.contiguous(), v.contiguous(), lengths))
-            parts = [attend_prefixes(self._attend, q, prefixes) for prefixes in above]
-            return combine([*parts, self._attend(q, k, v, causal=True)])
+            level.layers.append(Prefixes(self._kept(k), self._kept(v), lengths))
+            parts = [attend_prefixes(self.attend, q, prefixes) for prefixes in above]
+            return combine([*parts, self.attend(q, k, v, causal=True)])
 
         if time == 0:
             nothing = self._empty((count, self.model.kv_heads, 0, self.model.head_dim))
@@ -264,20 +303,26 @@ class Hydragen:
 
     def _decode(self, step: Step) -> Step:
         place = step.decoded
-        starts = tuple(start + place for start in self._starts)
+        if self._on_device:
+            return Step(*self._on_device(step.tokens, place), place + 1)
+        starts = tuple(start + place for start in self.starts)
 
         def attend(cache: tuple[list[Prefixes], Own], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             above, own = cache
             write(own.keys.narrow(2, place, 1), k)
             write(own.values.narrow(2, place, 1), v)
             live = own.keys.narrow(2, 0, place + 1), own.values.narrow(2, 0, place + 1)
-            parts = [attend_prefixes(self._attend, q, prefixes) for prefixes in above]
-            return combine([*parts, attend_joined(self._attend, q, *live)])
+            parts = [attend_prefixes(self.attend, q, prefixes) for prefixes in above]
+            return combine([*parts, attend_joined(self.attend, q, *live)])
 
-        caches = list(zip(self._above(), self.own, strict=True))
-        x = self.decoder.layers(step.tokens.unsqueeze(1), self._rope(starts, 1), caches, attend)
+        rope = self._rope(starts, 1)
+        x = self.decoder.layers(step.tokens.unsqueeze(1), rope, self.caches(), attend)
         scores = self.decoder.scores(x.squeeze(1))
         return Step(scores.argmax(-1), scores, place + 1)
+
+    def caches(self) -> list[tuple[list[Prefixes], Own]]:
+        """By layer, what a decode step attends to."""
+        return list(zip(self._above(), self.own, strict=True))
 
     def wait(self, step: Step) -> None:
         """Block until the device has finished this step."""
@@ -286,7 +331,7 @@ class Hydragen:
 
     def close(self) -> None:
         """Give the memory back; the engine cannot be used any more."""
-        del self.weights, self.decoder, self.levels, self.own
+        del self.weights, self.decoder, self.levels, self.own, self._on_device, self._spare
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 

@@ -7,8 +7,10 @@ one all-reduce a half layer joins it. Embedding, norms and head are whole in eve
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engines import checkpoint
 from engines.weights import tensor_shapes
 
 BY_OUTPUTS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
@@ -49,9 +52,10 @@ def span(size: int, rank: int, count: int) -> slice:
 class Parts(Mapping[str, NDArray[Any]]):
     """One process's part of whole weights, by name, sliced when asked for."""
 
-    def __init__(self, model: Any, whole: Mapping[str, Any], rank: int, count: int) -> None:
+    def __init__(self, part: Any, whole: Mapping[str, Any], rank: int, count: int) -> None:
+        """`part` is the shape that part_of gives."""
         self.whole, self.rank, self.count = whole, rank, count
-        self.shapes = tensor_shapes(part_of(model, count))
+        self.shapes = tensor_shapes(part)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         array: NDArray[Any] = np.asarray(self.whole[name])
@@ -66,6 +70,31 @@ class Parts(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+
+def meet(device: str) -> tuple[int, int]:
+    """(rank, count), once all processes are there: by gloo on CPUs, by NCCL on GPUs."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
+        atexit.register(torch.distributed.destroy_process_group)
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def divided_file(model: Any, rank: int) -> Path | None:
+    """The rank's own file of a checkpoint that make_tp_files has divided."""
+    file = Path(model.checkpoint or "") / f"{rank}.safetensors"
+    return file if model.checkpoint and file.exists() else None
+
+
+def stored_part(model: Any, rank: int, count: int) -> Mapping[str, Any]:
+    """What is in it, with the shapes of one of `count` parts; ValueError where it was divided
+    otherwise.
+    """
+    file, folder = divided_file(model, rank), Path(model.checkpoint)
+    assert file is not None  # the caller has asked
+    if (folder / f"{count}.safetensors").exists():
+        raise ValueError(f"{folder} is divided into more than {count} parts: start as many")
+    return checkpoint.read_files([file], part_of(model, count), folder)
 
 
 def joined(part: Tensor) -> Tensor:

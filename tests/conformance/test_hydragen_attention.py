@@ -151,8 +151,6 @@ def test_questions_that_read_their_neighbours_prefix_are_caught(
         (SHARED | {"mode": "hydragen_noshared"}, "cpu", "hydragen shared hydragen_noshared"),
         (SHARED | {"mode": "hydragen", "shared_tokens": 2**20}, "cpu", "context of 10485"),
         (SHARED | {"mode": "hydragen", "options": (("speculate", "5"),)}, "cpu", "option spec"),
-        (ATTENTION | {"mode": "base", "options": (("one_process_per_point", "true"),)}, "cpu",
-         "a process of its own"),
         ({}, "cpu", "jetstream generate bf16"),
     ],
 )  # fmt: skip

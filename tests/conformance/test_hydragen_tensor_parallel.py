@@ -46,7 +46,7 @@ def test_parts_together_are_the_whole(checkpoint: Path, tmp_path: Path, tiny: Mo
         together = pieces[0] if axis is None else np.concatenate(pieces, axis)
         np.testing.assert_array_equal(together, array)
         for rank, piece in enumerate(pieces):
-            np.testing.assert_array_equal(piece, Parts(tiny, whole, rank, 2)[name])
+            np.testing.assert_array_equal(piece, Parts(part_of(tiny, 2), whole, rank, 2)[name])
     assert json.loads((tmp_path / "parts" / "config.json").read_text()) == CONFIG
 
 
@@ -112,3 +112,25 @@ def test_two_processes_give_what_one_gives(
     bound = error_bound(tiny, weights, seen, dtype, exact)
     first = len(PREFIX) - 1
     assert disagreement(logits, tokens, exact[:, first:], bound[:, first:]) is None
+
+
+def test_perfsuite_runs_under_torchrun(tmp_path: Path) -> None:
+    """One command, two ranks, one report: checked against the reference, saved, and compared."""
+    suite = ["-m", "pytest", "--perf", "--device=cpu", "--engine=hydragen", "--perf-budget=1",
+             "--perf-processes=2", f"--perf-baselines={tmp_path}", "-p", "no:cacheprovider",
+             f"--rootdir={ROOT}", "-k", "codellama_7b-shared-hydragen-b4-s64 and measured",
+             "--perf-save-force", str(ROOT / "tests/perf")]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+              "--local-addr=127.0.0.1"]  # fmt: skip
+    ran = subprocess.run(
+        [*launch, *suite], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-5000:]
+    assert ran.stdout.count("test session starts") == 1
+    (file,) = tmp_path.glob("*/hydragen.json")
+    entries = json.loads(file.read_text())["entries"]
+    assert entries
+    assert {entry["config"]["sharding"] for entry in entries.values()} == {
+        "heads and MLP over 2 processes"
+    }
+    assert {entry["config"]["verifiable"] for entry in entries.values()} == {True}

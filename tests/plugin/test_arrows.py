@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PURE = (
     "attention", "baselines", "calibration", "devices", "errors", "generation", "haystack",
     "history", "intervals", "judging", "limits", "metrics", "needles", "neighbours", "options",
-    "origins", "procedures", "prompts", "protocols", "results", "roofline", "sampling",
+    "origins", "procedures", "prompts", "protocols", "ranks", "results", "roofline", "sampling",
     "self_test", "shares", "slots", "slowing", "statistics", "tokenization", "verdict", "waivers",
 )  # fmt: skip
 FRAMEWORKS = {"torch", "jax", "triton", "libtpu", "vllm", "transformers"}

@@ -225,3 +225,37 @@ def test_a_self_test_does_not_ask_for_figures_of_two_tests(kinds: Any) -> None:
     result = kinds.perf("--perf-self-test=900%", "--perf-limit=time:100%")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*2 of 2 tests turned red as they should*"])
+
+
+_ALONE_TEST = """
+import os
+from pathlib import Path
+import pytest
+
+@pytest.mark.perf(workloads="hydragen-micro-*-u16")
+def test_attention(perf, perf_engine, perf_workload):
+    with Path(__file__).with_name("processes.txt").open("a") as file:
+        file.write(f"{perf_workload.batch} {perf_workload.mode} {os.getpid()}\\n")
+    perf(lambda: None)
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--perf-against=same",)])
+def test_a_point_that_asks_for_it_has_processes_of_its_own(
+    kinds: Any, options: tuple[str, ...]
+) -> None:
+    """The base cells of 4096 sequences, as the document says; the others share processes."""
+    kinds.write("test_it.py", _ALONE_TEST)
+    for name in ("conftest.py", "fake.py", "spinning.py", "seconds.json"):
+        kinds.write(f"same/{name}", (kinds.path / name).read_text())
+    kinds.perf("--perf-scale=full", "--perf-save" if not options else "-q", *options, "test_it.py")
+    lines = (kinds.path / "processes.txt").read_text().split("\n")[:-1]
+    of: dict[tuple[str, str], set[str]] = {}
+    for batch, mode, process in (line.split() for line in lines):
+        of.setdefault((batch, mode), set()).add(process)
+    own = of.pop(("4096", "base"))
+    assert len(own) >= 2
+    assert len(of) == 7
+    assert not own & set.union(*of.values())
+    if not options:  # two before it, and two after it
+        assert len(set.union(*of.values())) == 4
