@@ -44,8 +44,11 @@ def test_the_offers() -> None:
         ("torch_llama", "torch", True),
         ("torch_llama_compile", "torch", False),
         ("hydragen", "torch", True),
+        ("hydragen_triton", "torch", False),
         ("hydragen_kernels", "triton", True),
         ("jetstream", "jax", True),
+        ("torchao_llama", "torch", True),
+        ("torchao_llama_compile", "torch", False),
     ]
 
 
