@@ -29,8 +29,9 @@ from perfsuite.workloads import (
 ENTRY_POINTS = "perfsuite.engines"
 _NO_KERNELS = "kernels are compiled with --perf-device=cuda, of an engine that offers them"
 _ONE_RANK = "compiled facts are one process's: run without torchrun"
-# A search over batches is no single program; attention alone and needles run what "shared" does.
-_STATIC_KINDS = MEASURED_KINDS - {"multi_user", "attention", "needles"} | {"kernels"}
+# A search over batches is no single program, nor is a server; attention alone and needles run what
+# "shared" does.
+_STATIC_KINDS = MEASURED_KINDS - {"multi_user", "attention", "needles", "serving"} | {"kernels"}
 
 
 @dataclass(frozen=True)

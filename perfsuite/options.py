@@ -50,6 +50,7 @@ class Options:
     json: Path | None
     markdown: Path | None
     haystack: Path | None = None  # the text of needles; None: generated
+    endpoint: str = ""  # URL of a running server
     ranks: int = 1  # processes that hold an engine together, as torchrun started them
     slice: str = ""  # of TPU chips that programs are compiled for; empty: each document's own
     explicit: frozenset[str] = frozenset()  # options that the command line set itself
@@ -107,6 +108,7 @@ def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> O
         model=_model(command.get("model"), root),
         in_process=bool(command.get("in_process")),
         haystack=_haystack(command.get("haystack"), root),
+        endpoint=str(command.get("endpoint") or ""),
         json=_path(command.get("json"), root),
         markdown=_path(command.get("markdown"), root),
         slice=_slice(command, ini, device),

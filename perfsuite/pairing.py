@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from random import Random
 from statistics import median
 
-from perfsuite.crew import BlockFailed, Crew, ItemRun, NotCollected, Order, Worker
+from perfsuite.crew import BlockFailed, Crew, ItemRun, NotCollected, Order, Worker, is_over
 from perfsuite.errors import WorkerLost
 from perfsuite.judging import Pairs, costs
-from perfsuite.measurement import calls, is_over
+from perfsuite.measurement import calls
 from perfsuite.metrics import METRICS
 from perfsuite.origins import complaint
 from perfsuite.sampling import Block, Measured, merge, take_blocks

@@ -81,6 +81,9 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--perf-haystack", "perf_haystack", {"metavar": "FILE", "help": (
         "the text in which Hydragen's needles are hidden, in UTF-8 (default: generated sentences);"
         " its length in characters is the workload's")}),
+    ("--perf-endpoint", "perf_endpoint", {"metavar": "URL", "help": (
+        "with --engine=openai: the running server, like http://127.0.0.1:8000, on which the serving"
+        " workloads are measured; needs perfsuite[serving]")}),
     ("--perf-json", "perf_json", {"metavar": "FILE", "help": (
         "write every figure with its samples; perfsuite.load_results reads it into pandas,"
         " github-action-benchmark and bencher read it as pytest-benchmark's")}),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from perfsuite.attention import AttentionCalls
 from perfsuite.errors import Void
@@ -282,7 +282,7 @@ _BY_KIND: dict[str, Callable[[Engine, Workload, Clock], Procedure]] = {
     "attention": AttentionCalls,
     "needles": Needles,
 }
-MEASURED_KINDS = frozenset(_BY_KIND)
+MEASURED_KINDS = frozenset(_BY_KIND) | {"serving"}
 
 
 def procedure(
@@ -297,6 +297,10 @@ def procedure(
     """
     if workload.kind == "needles":
         return Needles(engine, workload, clock, haystack)
+    if workload.kind == "serving":
+        from perfsuite.serving.procedure import ServingLoad
+
+        return ServingLoad(cast("Any", engine), workload, clock)
     if workload.document == "jetstream" and workload.kind == "generate" and has_slots(engine):
         return SlotGeneration(engine, workload, clock)
     return _BY_KIND[workload.kind](engine, workload, clock)

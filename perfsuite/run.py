@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from perfsuite import waivers, worker
+from perfsuite.adapters import named
 from perfsuite.baselines import check_writable
 from perfsuite.cases import Case, cases, entry_point_offers
 from perfsuite.conversation import InProcessConversation
@@ -37,7 +38,7 @@ _LOADING = pytest.StashKey[Block]()  # of the engine that a test opened
 _NAMES = (
     "device", "engine", "scale", "save", "save_new", "save_force", "baselines", "limit", "budget",
     "processes", "timeout", "drift", "strict", "require", "model", "json", "markdown", "in_process",
-    "calibrate", "sessions", "against", "self_test", "slice", "haystack",
+    "calibrate", "sessions", "against", "self_test", "slice", "haystack", "endpoint",
 )  # fmt: skip
 _INI_NAMES = (
     "device", "engine", "scale", "baselines", "limits", "budget", "processes", "timeout", "drift",
@@ -69,7 +70,8 @@ class Run:
     def offers(self) -> list[Any]:
         """What the project and installed packages offer."""
         handed = self.config.hook.pytest_perf_engines(config=self.config)
-        return [offer for offers in handed for offer in offers] + entry_point_offers()
+        own = [offer for offers in handed for offer in offers] + entry_point_offers()
+        return own + named.offers(self.options.endpoint, self.options.engines)
 
     def fixture_for(self, item: pytest.Item) -> Perf:
         """The `perf` fixture of one test in this process."""

@@ -34,7 +34,7 @@ _FULL_SIZE_ONLY = frozenset(
     {"tensor_parallel", "shard_on_batch", "platform", "one_process_per_point", "param_size"}
 )
 # The options that are sizes themselves.
-_SIZED_OPTIONS = {"num_prompts": "16", "base_prompt_string_length": "640"}
+_SIZED_OPTIONS = {"num_prompts": "64", "base_prompt_string_length": "640"}
 
 
 def shrink(workload: Workload) -> Workload:

@@ -181,7 +181,7 @@ def test_techniques_stay() -> None:
     assert len(small.options) == 3
     serving = SMALL["jetstream-serving-gemma_7b-int8-b128-c2048"]
     assert serving.option("quantize_kv_cache") == "true"
-    assert serving.option("num_prompts") == "16"
+    assert serving.option("num_prompts") == "64"
 
 
 def test_shrinking_is_deterministic_and_happens_once() -> None:

@@ -1,0 +1,111 @@
+"""When requests are due: an absolute schedule, or a closed loop. Pure, and seeded.
+
+A schedule is open-loop: a request is due whatever became of those before it, so that a server
+that stalls meets what would have met it. A closed loop waits for answers, and says so in its name:
+a stalled server is spared by it. Schedules are as drawn. They are not rescaled to end on time,
+because the gaps would no longer be those of the process they are named after.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+from perfsuite.errors import OptionError
+from perfsuite.serving.request import Request
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Moments in seconds from the start of the load, never falling, one for each request."""
+
+    name: str
+    times_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """Each of some users sends a request as soon as the one before it has ended."""
+
+    users: int
+
+    def __post_init__(self) -> None:
+        if self.users < 1:
+            raise OptionError(f"a closed loop of {self.users} users: expected one at least")
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+        return f"closed loop of {self.users} users"
+
+
+Arrivals = Schedule | ClosedLoop
+
+
+def at_once(count: int) -> Schedule:
+    """All requests are due at the start."""
+    return Schedule("all at once", (0.0,) * count)
+
+
+def constant(count: int, rate: float) -> Schedule:
+    """A request every 1 / rate seconds, the first at the start; rate in requests a second."""
+    _check_rate(rate)
+    times = tuple(number / rate for number in range(count))
+    return Schedule(f"constant, {rate:g} requests/s", times)
+
+
+def poisson(count: int, rate: float, seed: int) -> Schedule:
+    """A Poisson process of `rate` requests a second: gaps are exponential, the first one too."""
+    _check_rate(rate)
+    source = random.Random(seed)
+    gaps = (source.expovariate(rate) for _ in range(count))
+    return Schedule(f"Poisson, {rate:g} requests/s", tuple(accumulate(gaps)))
+
+
+def gamma(count: int, rate: float, burstiness: float, seed: int) -> Schedule:
+    """Gaps of a gamma distribution with mean 1 / rate and shape `burstiness`.
+
+    Shape 1 is a Poisson process; below 1 requests come in bursts, above 1 they are more regular.
+    """
+    _check_rate(rate)
+    if not 0 < burstiness < math.inf:
+        raise OptionError(f"burstiness {burstiness:g}: expected a finite number above 0")
+    source = random.Random(seed)
+    gaps = (source.gammavariate(burstiness, 1 / (rate * burstiness)) for _ in range(count))
+    name = f"gamma, {rate:g} requests/s, shape {burstiness:g}"
+    return Schedule(name, tuple(accumulate(gaps)))
+
+
+def trace(times_s: Iterable[float]) -> Schedule:
+    """Recorded moments in seconds, in any unit's zero: the first request is due at the start."""
+    times = tuple(times_s)
+    if not times:
+        raise OptionError("the trace of arrivals is empty: expected one moment for each request")
+    for number, (before, after) in enumerate(pairwise(times), start=2):
+        if not after >= before:  # also false for NaN
+            raise OptionError(
+                f"the trace goes from {before:g} s to {after:g} s at arrival {number}"
+            )
+    if not all(map(math.isfinite, times)):
+        raise OptionError("the trace holds a moment that is not a finite number of seconds")
+    return Schedule("trace", tuple(moment - times[0] for moment in times))
+
+
+def on_schedule(requests: Sequence[Request], schedule: Schedule) -> list[Request]:
+    """The requests with the moments at which they are due; OptionError where there are too few."""
+    if len(schedule.times_s) < len(requests):
+        raise OptionError(
+            f"{schedule.name}: {len(schedule.times_s)} arrivals for {len(requests)} requests"
+        )
+    return [
+        replace(request, arrival_s=due)
+        for request, due in zip(requests, schedule.times_s, strict=False)
+    ]
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < math.inf:
+        raise OptionError(f"a rate of {rate:g} requests/s: expected a finite number above 0")
