@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 
-def require(device: str, *, weights: int, cache: int, what: str) -> None:
+def require(device: str, *, weights: int, cache: int, what: str, mask: int = 0) -> None:
     """MemoryError with the arithmetic when these bytes do not fit; activations come on top."""
     free = free_bytes(device)
-    if weights + cache > free:
+    if weights + cache + mask > free:
         parts = [f"{size / 1e9:.1f} GB of {name}" for name, size in
-                 (("weights", weights), ("cache", cache)) if size]  # fmt: skip
+                 (("weights", weights), ("cache", cache), ("mask", mask)) if size]  # fmt: skip
         raise MemoryError(
             f"{what} needs {' and '.join(parts)}, {device} has {free / 1e9:.1f} GB free: "
             "choose a smaller batch or scale"

@@ -27,14 +27,19 @@ class Decoder:
     """Weights and what is computed with them; ValueError for an unknown activation.
 
     `joined` is called with what attention and MLP add to the residual: where each process holds a
-    part of the heads, it makes the sum of all parts.
+    part of the heads, it makes the sum of all parts. `linear` is the product of inputs with a
+    matrix, where matrices are held in another way than F.linear takes them.
     """
 
     def __init__(
-        self, model: Any, weights: Weights, joined: Callable[[Tensor], Tensor] | None = None
+        self,
+        model: Any,
+        weights: Weights,
+        joined: Callable[[Tensor], Tensor] | None = None,
+        linear: Callable[[Tensor, Tensor], Tensor] = F.linear,
     ) -> None:
         self.model, self.weights = model, weights
-        self._joined = joined or _whole
+        self._joined, self._linear = joined or _whole, linear
         self._activate = activation(model.activation)
 
     def layers(
@@ -55,14 +60,14 @@ class Decoder:
         for number, layer in enumerate(self.weights.layers):
             q, k, v = self._queries(layer, x, rope)
             seen = attend(caches[number], q, k, v) if caches is not None else q
-            x = x + self._joined(F.linear(seen.transpose(1, 2).flatten(2), layer.output))
-            gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
-            x = x + self._joined(F.linear(self._activate(gate) * up, layer.down))
+            x = x + self._joined(self._linear(seen.transpose(1, 2).flatten(2), layer.output))
+            gate, up = self._linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
+            x = x + self._joined(self._linear(self._activate(gate) * up, layer.down))
         return x
 
     def scores(self, x: Tensor) -> Tensor:
         """[B, E] -> [B, V]."""
-        return F.linear(self._norm(x, self.weights.norm), self.weights.head)
+        return self._linear(self._norm(x, self.weights.norm), self.weights.head)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, (self.model.hidden_size,), weight, self.model.norm_eps)
@@ -70,7 +75,7 @@ class Decoder:
     def _queries(self, layer: Layer, x: Tensor, rope: Rope) -> tuple[Tensor, ...]:
         """From x [B, T, E]: q [B, H, T, D], k and v [B, K, T, D], after RoPE."""
         m = self.model
-        joined = F.linear(self._norm(x, layer.attention_norm), layer.qkv)
+        joined = self._linear(self._norm(x, layer.attention_norm), layer.qkv)
         heads = joined.view(*x.shape[:2], m.heads + 2 * m.kv_heads, m.head_dim)
         turned = rotate(heads.narrow(2, 0, m.heads + m.kv_heads), *rope)
         q, k = torch.split(turned, [m.heads, m.kv_heads], 2)

@@ -40,7 +40,7 @@ class Weights:
             return whole
 
         self.embedding = joined("model.embed_tokens.weight")
-        self.layers = [_layer(f"model.layers.{n}.", joined) for n in range(model.layers)]
+        self.layers = [joined_layer(f"model.layers.{n}.", joined) for n in range(model.layers)]
         self.norm = joined("model.norm.weight")
         self.head = self.embedding if model.tied_embeddings else joined("lm_head.weight")
 
@@ -52,20 +52,24 @@ class Weights:
     def copy_from(self, source: Mapping[str, Any]) -> None:
         """By name a numpy array; one tensor at a time, so that the source may be lazy."""
         for name, target in self.targets.items():
-            target.copy_(torch.from_numpy(np.array(source[name]) + self._added(name)))
+            target.copy_(torch.from_numpy(np.array(source[name]) + added(self.model, name)))
 
     def draw(self, seed: int) -> None:
         """Random numbers of the usual spread, made on the device."""
         generator = torch.Generator(self.embedding.device).manual_seed(seed)
         for name, target in self.targets.items():
             mean, deviation = spread(self.model, name)
-            target.normal_(mean + self._added(name), deviation, generator=generator)
-
-    def _added(self, name: str) -> int:
-        return int(self.model.norm_adds_one and name.endswith("norm.weight"))
+            target.normal_(mean + added(self.model, name), deviation, generator=generator)
 
 
-def _layer(prefix: str, joined: Callable[..., Tensor]) -> Layer:
+def added(model: Any, name: str) -> int:
+    """What an engine adds to a weight when it loads it: Gemma's norms scale by 1 + weight."""
+    return int(model.norm_adds_one and name.endswith("norm.weight"))
+
+
+def joined_layer(prefix: str, joined: Callable[..., Tensor]) -> Layer:
+    """One layer; `joined` makes one tensor for all weights of the names that it is given."""
+
     def named(*parts: str) -> Tensor:
         return joined(*(f"{prefix}{part}.weight" for part in parts))
 

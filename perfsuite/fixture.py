@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import Any, cast
 
+from perfsuite.accuracy import compared
 from perfsuite.cases import Case
 from perfsuite.conversation import Conversation
 from perfsuite.devices import Device
 from perfsuite.errors import EngineUnavailable, OptionError, Void
+from perfsuite.peaks import ALIVE, PEAK
 from perfsuite.procedures import MEASURED_KINDS, Call, Procedure, procedure
 from perfsuite.protocols import Engine
 from perfsuite.runtimes import loaded, resident, runtime, wait_for_all
+from perfsuite.sampling import Block
 from perfsuite.slowing import SlowedCalls, SlowedEngine, Spinning
 from perfsuite.static.compiled import Compiled
 from perfsuite.workloads import Workload
@@ -36,9 +40,11 @@ class Perf:
         device: Device,
         conversation: Conversation,
         haystack: Path | None = None,
+        loading: Block | None = None,
     ) -> None:
+        """`loading` gets the figures of an engine's loading; the first call on an engine tells."""
         self._case, self._device, self._conversation = case, device, conversation
-        self._haystack = haystack
+        self._haystack, self._loading = haystack, {} if loading is None else loading
         self._spinning = None if conversation.slow is None else Spinning(conversation.slow)
         self._parts: set[str] = set()
 
@@ -109,7 +115,16 @@ class Perf:
             if reason:
                 raise Void(f"wrong outputs: {reason}")
 
-        return self._measure(name, subject, tools, workload.dtype, check)
+        beside = partial(self._beside, offer, engine, workload)
+        return self._measure(name, subject, tools, workload.dtype, check, beside)
+
+    def _beside(self, offer: Any, engine: Engine, workload: Workload) -> Block:
+        """What is told of an engine beside its blocks: its loading, and its technique's errors."""
+        figures = dict(self._loading)
+        self._loading.clear()
+        if self._conversation.first:
+            figures |= compared(offer, engine, workload)
+        return figures
 
     def _measure(
         self,
@@ -118,6 +133,7 @@ class Perf:
         tools: ModuleType,
         dtype: str | None,
         check: Callable[[], None] = lambda: None,
+        beside: Callable[[], Block] = dict,
     ) -> dict[str, float]:
         check()
         subject.warm_up()
@@ -137,14 +153,22 @@ class Perf:
         if self._spinning is not None:
             facts["self_test"] = self._spinning.facts()
         if self._conversation.first:
-            once |= self._memory(subject, tools)
-            facts |= self._ceilings(tools, dtype)
+            taken, words = self._memory(subject, tools)
+            once |= taken
+            facts |= words | self._ceilings(tools, dtype)
+        once |= beside()
         self._conversation.done(name, once, facts)
         return watched.medians() | once
 
-    def _memory(self, subject: Procedure, tools: ModuleType) -> dict[str, float]:
-        peak = tools.peak_memory(subject.once(), self._device.name)
-        return {} if peak is None else {"peak_memory/allocator": float(peak)}
+    def _memory(self, subject: Procedure, tools: ModuleType) -> tuple[Block, dict[str, Any]]:
+        """The highest level of one generation, and what was alive then."""
+        peak = tools.peak(subject.once(), self._device.name)
+        if peak is None:
+            return {}, {}
+        figures = {PEAK: float(peak.allocated)}
+        if peak.reserved is not None:
+            figures["reserved_memory/allocator"] = float(peak.reserved)
+        return figures, {ALIVE: dict(peak.alive)} if peak.alive else {}
 
     def _ceilings(self, tools: ModuleType, dtype: str | None) -> dict[str, Any]:
         shown = tools.ceilings(self._device.name, dtype) if dtype else None

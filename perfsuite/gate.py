@@ -31,6 +31,7 @@ from perfsuite.metrics import METRICS, display, in_unit, metric
 from perfsuite.neighbours import Derived, Ran, derive
 from perfsuite.options import Options
 from perfsuite.pairing import Duel
+from perfsuite.peaks import named
 from perfsuite.plan import Plan
 from perfsuite.results import Result, Row
 from perfsuite.shares import BEYOND, hides_in_cache, share
@@ -123,7 +124,7 @@ class Gate:
             scale=plan.key.scale,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             toolchain=self._toolchain,
-            rows=tuple(self._with_ceiling(plan, row, facts) for row in found),
+            rows=tuple(named(self._with_ceiling(plan, row, facts), facts) for row in found),
             samples=samples,
             config=facts.get("config", {}),
             facts={name: value for name, value in facts.items() if name != "config"},

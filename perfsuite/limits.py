@@ -29,6 +29,12 @@ _UNITS: dict[str, dict[str, float]] = {
     "warps": {"warps": 1.0},
     "times": {"times": 1.0},
     "answers": {"answers": 1.0},
+    "nats": {"nats": 1.0},
+    "logits": {"logits": 1.0},
+    "breaks": {"breaks": 1.0},
+    "graphs": {"graphs": 1.0},
+    "requests": {"requests": 1.0},
+    "requests/s": {"requests/s": 1.0},
 }
 _PART = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>%|[A-Za-z/]+)")
 

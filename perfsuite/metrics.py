@@ -69,6 +69,72 @@ def _of_collective(kind: str, count: str, moved: str) -> tuple[Metric, Metric]:
     )  # fmt: skip
 
 
+# kind of tensor at the static peak, which ones these are, share that may be lost
+_AT_PEAK = (
+    ("weights", "that the program names as its weights", 0.01),
+    ("cache", "that the program names as its cache", 0.01),
+    ("mask", "that the program names as its mask", 0.01),
+    ("activations", "that the call makes, or that have no name among the program's", 0.05),
+)
+
+
+def _at_peak(kind: str, which: str, limit: float) -> Metric:
+    """A part of the static peak: a count, so that it may be 0 and a mask that appears is a loss."""
+    return Metric(
+        "static_at_peak", kind, f"peak {kind}", "count", "bytes",
+        f"bytes of the tensors {which}, when the sum of live tensor bytes is largest",
+        exact=True,
+        limit=limit,
+    )  # fmt: skip
+
+
+# name, definition, title and formula of a latency of served requests; which of its two figures,
+# median and p99, are judged
+_SERVED = (
+    (
+        "served_time_to_first_token", "from_due", "TTFT due",
+        "requests of: first output - the moment it was due", (),
+    ),
+    (
+        "served_time_to_first_token", "from_sent", "TTFT sent",
+        "requests of: first output - the moment it was sent", (),
+    ),
+    (
+        "served_time_per_output_token", "excluding_first_event", "TPOT served",
+        "requests of: (last output - first) / (tokens - those of the first event)",
+        ("median",),
+    ),
+    (
+        "served_inter_token_latency", "per_token", "ITL served",
+        "tokens of: gap to the token before it; tokens that came together share their gap evenly",
+        (),
+    ),
+    (
+        "end_to_end_latency", "from_due", "E2E due",
+        "requests of: last output - the moment it was due", (),
+    ),
+    (
+        "end_to_end_latency", "from_sent", "E2E sent",
+        "requests of: last output - the moment it was sent", (),
+    ),
+)  # fmt: skip
+
+
+def _served(
+    name: str, definition: str, title: str, formula: str, gated: tuple[str, ...]
+) -> tuple[Metric, Metric]:
+    """The median and p99; a request that failed counts as infinite."""
+    median, p99 = (
+        Metric(
+            name, f"{definition}_{word}", f"{title} {word}", "time", "s",
+            f"{word} over {formula}",
+            gated=word in gated,
+        )
+        for word in ("median", "p99")
+    )  # fmt: skip
+    return median, p99
+
+
 _ALL = (
     Metric(
         "time_to_first_token", "prefill_until_first_token", "TTFT", "time", "s",
@@ -190,6 +256,79 @@ _ALL = (
         gated=False,
     ),
     Metric(
+        "reserved_memory", "allocator", "reserved", "memory", "bytes",
+        "most bytes that torch's CUDA allocator had taken from the device during one generation,"
+        " after it gave back what lay unused",
+        gated=False,
+        exact=True,
+    ),
+    Metric(
+        "load_memory", "allocator", "load peak", "memory", "bytes",
+        "largest rise of the sum of live tensor bytes while the engine was opened",
+        exact=True,
+    ),
+    Metric(
+        "load_memory", "process_rise", "load resident", "memory", "bytes",
+        "largest resident set of the measuring process while the engine was opened, less the one"
+        " before",
+        gated=False,
+    ),
+    Metric(
+        "kl_divergence", "mean_of_unquantised", "KL", "count", "nats",
+        "mean over the positions of a fixed token stream of sum p * ln(p / q) over the vocabulary,"
+        " p of the model without the technique, q of the engine",
+        exact=True,
+        limit=0.05,
+    ),
+    Metric(
+        "logit_error", "maximum", "logit error", "count", "logits",
+        "largest absolute difference of a logit from the model without the technique, over the same"
+        " stream",
+        exact=True,
+        limit=0.25,
+    ),
+    Metric(
+        "output_throughput", "whole_run", "served out", "throughput", "tokens/s",
+        "output tokens of the requests that were answered / time from the first that was due to the"
+        " end of the last",
+    ),
+    Metric(
+        "input_throughput", "whole_run", "served in", "throughput", "tokens/s",
+        "prompt tokens of the requests that were answered / the same time",
+        gated=False,
+    ),
+    Metric(
+        "request_throughput", "whole_run", "served requests", "throughput", "requests/s",
+        "requests that were answered / the same time",
+        gated=False,
+    ),
+    Metric(
+        "goodput", "all_objectives", "goodput", "throughput", "requests/s",
+        "requests that kept every objective that was stated / the same time",
+        gated=False,
+    ),
+    Metric(
+        "served_time_to_first_token", "low_load_median", "TTFT low load", "time", "s",
+        "median over requests that did not wait for one another of: first output - the moment it"
+        " was sent",
+    ),
+    *(metric for words in _SERVED for metric in _served(*words)),
+    Metric(
+        "queue_time", "on_the_client_median", "client queue median", "count", "s",
+        "median over requests of: the moment it was sent - the moment it was due",
+        gated=False,
+    ),
+    Metric(
+        "queue_time", "on_the_client_p99", "client queue p99", "count", "s",
+        "p99 over requests of: the moment it was sent - the moment it was due",
+        gated=False,
+    ),
+    Metric(
+        "failed_requests", "all", "failed", "count", "requests",
+        "requests that were sent and not answered to the end, of any kind",
+        exact=True,
+    ),
+    Metric(
         "machine_pace", "matrix_products", "machine pace", "throughput", "operations/s",
         "operations / time of small square products on all threads, before and after the blocks",
         gated=False,
@@ -227,8 +366,29 @@ _ALL = (
         exact=True,
     ),
     Metric(
+        "static_traffic", "at_least", "least traffic", "count", "bytes",
+        "bytes that operators read of what was alive before the call, and write to it, each once,"
+        " and bytes of what the call makes and leaves; of views that overlap the larger counts",
+        exact=True,
+    ),
+    Metric(
         "static_operators", "dispatched", "operators", "count", "calls",
         "operators that the framework dispatches for the full-size program, views excluded",
+        exact=True,
+        within_toolchain=True,
+    ),
+    *(_at_peak(*words) for words in _AT_PEAK),
+    Metric(
+        "static_graph_breaks", "aot_eager", "graph breaks", "count", "breaks",
+        "places where torch.compile leaves the graph for Python, over all lengths of the program;"
+        " traced under fake tensors",
+        exact=True,
+        within_toolchain=True,
+    ),
+    Metric(
+        "static_recompiles", "aot_eager", "recompiles", "count", "graphs",
+        "graphs that torch.compile makes again because a length does not fit those made before;"
+        " traced under fake tensors",
         exact=True,
         within_toolchain=True,
     ),

@@ -112,8 +112,10 @@ class Program(Protocol):
             and has no name is "activations". A subclass of Tensor stands for its inner tensors.
         lengths() -> Sequence[Callable[[], object]]
             The same function at a range of lengths, prompts or places in the cache: each is traced
-            by torch.compile(backend="aot_eager") for graph breaks and recompiles. Costs seconds,
-            so it is for programs that are meant to be compiled.
+            by torch.compile(backend="aot_eager") for graph breaks and recompiles. Costs a second
+            for thirty layers and length, so give it as few layers as show all there is. A function
+            that writes to what it is given can not be traced on "cuda" by a torch without CUDA:
+            the tensors of these calls may be on "cpu", whatever the target.
     """
 
     name: str  # "prefill", "decode"
@@ -155,7 +157,8 @@ class Offer(Protocol):
     """What an engine's author hands over; costs nothing until it is opened.
 
     Optional: `default` (False: runs only when named by --engine), `programs(workload, target)`
-    for the static tier (`has_programs` False: none without data), `verify(engine, workload)` -> reason or None, the check of its outputs.
+    for the static tier (`has_programs` False: none without data), `verify(engine, workload)` ->
+    reason or None, the check of its outputs.
     `compare(engine, workload)` -> what the workload's technique costs in accuracy: a mapping with
     "kl_divergence" (nats a token: the mean over all positions of a fixed token stream of the sum of
     p * ln(p / q), p of the unquantised model, q of the engine) and "max_logit_error" (the largest

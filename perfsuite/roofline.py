@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perfsuite.workloads import Workload
+from perfsuite.workloads import Model, Workload
 
 BYTES_PER_VALUE = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
-_WEIGHT_QUANTISATIONS = {"int4wo": "int4", "int8wo": "int8"}
-_QUANTISED_WEIGHTS = "quantize_weights"  # JetStream's flag for int8
-_QUANTISED_CACHES = ("kv_cache_quantization", "quantize_kv_cache")  # as the documents call it
+# The documents' flags. JetStream's int8 takes in every weight; its scales are not counted.
+_INT8_WEIGHTS, _INT8_CACHE = "quantize_weights", "quantize_kv_cache"
+# torchao's take in the matrices, that to the vocabulary too unless it is the embedding; scales are
+# counted.
+_MATRICES, _CACHE_WITH_SCALES = "quantization", "kv_cache_quantization"
+_INT4_GROUPS = (128, 64, 32)  # weights that share a scale and a zero point: as many as divide all
 # Hydragen's modes by their effect, named one way end to end and another for the needles.
 _COPYING = ("hydragen_noshared", "disable_hydragen", "base")
 _WITHOUT_ATTENTION = ("noattention", "no_attention")
@@ -111,15 +114,30 @@ def working_set_bytes(workload: Workload, batch: int) -> float:
         tokens -= (batch - 1) * workload.shared_tokens
     if workload.mode in _WITHOUT_ATTENTION:
         tokens = 0
-    return workload.model.parameters * _weight_bytes(workload) + tokens * _cached_bytes(workload)
+    model, cache = workload.model, tokens * _cached_bytes(workload)
+    rest = model.parameters - model.layers * model.layer_parameters - _head(model)
+    return _read_weights(workload) + rest * _plain_bytes(workload) + cache
 
 
 def _weights(workload: Workload, tokens: int, logits_of: int) -> Part:
     model = workload.model
-    head = model.hidden_size * model.vocab_size
     layers = model.layers * model.layer_parameters
-    operations = 2.0 * (tokens * layers + logits_of * head)
-    return Part((layers + head) * _weight_bytes(workload), operations)
+    operations = 2.0 * (tokens * layers + logits_of * _head(model))
+    return Part(_read_weights(workload), operations)
+
+
+def _read_weights(workload: Workload) -> float:
+    """Bytes of the weights that a step reads whole: the layers and the matrix to the vocabulary."""
+    model, plain, matrix = workload.model, _plain_bytes(workload), _matrix_bytes(workload)
+    norms = model.layers * 2 * model.hidden_size
+    layers = model.layers * model.layer_parameters - norms
+    head = _head(model) * (plain if model.tied_embeddings else matrix)
+    return layers * matrix + head + norms * plain
+
+
+def _head(model: Model) -> int:
+    """Weights of the matrix to the vocabulary."""
+    return model.hidden_size * model.vocab_size
 
 
 def _attention(workload: Workload, pairs: float, cached_tokens: float) -> Part:
@@ -134,18 +152,44 @@ def _one_layer(workload: Workload, pairs: float, read_tokens: float) -> Part:
 
 
 def _cached_bytes(workload: Workload) -> float:
-    """Bytes of one token of one sequence in the cache, all layers."""
-    size = BYTES_PER_VALUE[workload.dtype]
-    if any(workload.option(name) == "true" for name in _QUANTISED_CACHES):
-        size = min(size, BYTES_PER_VALUE["int8"])
-    return workload.model.kv_values_per_token * size
+    """Bytes of one token of one sequence in the cache, all layers.
+
+    torchao's int8 has a scale of the model's type for each head: head_dim + 2 bytes in bfloat16.
+    """
+    size, model = BYTES_PER_VALUE[workload.dtype], workload.model
+    if workload.option(_CACHE_WITH_SCALES) == "true":
+        size = BYTES_PER_VALUE["int8"] + size / model.head_dim
+    elif workload.option(_INT8_CACHE) == "true":
+        size = BYTES_PER_VALUE["int8"]
+    return model.kv_values_per_token * size
 
 
-def _weight_bytes(workload: Workload) -> float:
-    if workload.option(_QUANTISED_WEIGHTS) == "true":
-        return BYTES_PER_VALUE["int8"]
-    quantised = _WEIGHT_QUANTISATIONS.get(workload.option("quantization") or "")
-    return BYTES_PER_VALUE[quantised or workload.dtype]
+def _matrix_bytes(workload: Workload) -> float:
+    """Bytes of one weight of a matrix, with its part of the scales.
+
+    torchao's int4 has a scale and a zero point for each group, 0.5 + 4 / 128 in bfloat16; its int8
+    a scale for each row, whose length is taken as the hidden size.
+    """
+    size, model = BYTES_PER_VALUE[workload.dtype], workload.model
+    match workload.option(_MATRICES):
+        case "int4wo":
+            return BYTES_PER_VALUE["int4"] + 2 * size / _int4_group(model)
+        case "int8wo":
+            return BYTES_PER_VALUE["int8"] + size / model.hidden_size
+        case _:
+            return _plain_bytes(workload)
+
+
+def _int4_group(model: Model) -> int:
+    widths = (model.hidden_size, model.heads * model.head_dim, model.intermediate_size)
+    fitting = (size for size in _INT4_GROUPS if not any(width % size for width in widths))
+    return next(fitting, _INT4_GROUPS[-1])
+
+
+def _plain_bytes(workload: Workload) -> float:
+    """Bytes of one weight of a norm or of the embedding."""
+    int8 = workload.option(_INT8_WEIGHTS) == "true"
+    return BYTES_PER_VALUE["int8" if int8 else workload.dtype]
 
 
 def _copies_prefix(workload: Workload) -> bool:

@@ -1,15 +1,17 @@
 """What the measuring process needs to know of a framework; imported in worker processes only.
 
-A runtime is a module with five functions:
+A runtime is a module with six functions:
 
     wait(result)                        block until the device has finished this result
-    peak_memory(call, device)           bytes: (largest sum of live allocations, None if unknown)
+    peak(call, device)                  the highest level while `call` runs, a peaks.Peak or None
+    opened(opening, device)             what `opening()` returns, and the bytes by which the sum of
+                                        its framework's allocations rose at most, None if unknown
     ceilings(device, dtype)             what the machine showed, a roofline.Ceilings or None
     compilations()                      how many programs have been compiled so far
     probes(device)                      {metric id: operations/s or bytes/s} of short probes, some
                                         25 ms together: what the machine can do at this moment
 
-and, where the framework tells, a sixth:
+and, where the framework tells, a seventh:
 
     compiled_since(count)               one line: the programs after the first `count`, and why
 """

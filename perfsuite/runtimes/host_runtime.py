@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from perfsuite.runtimes.host_probes import (
     INTERPRETER_LOOP,
@@ -16,9 +17,13 @@ def wait(result: object) -> None:
     """Host code has finished when it returns."""
 
 
-def peak_memory(call: Callable[[], object], device: str) -> int | None:
+def peak(call: Callable[[], object], device: str) -> None:
     """Unknown: the host's allocators keep no peak."""
-    return None
+
+
+def opened(opening: Callable[[], Any], device: str) -> tuple[Any, None]:
+    """What is opened; unknown is what that took."""
+    return opening(), None
 
 
 def ceilings(device: str, dtype: str) -> None:

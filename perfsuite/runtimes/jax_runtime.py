@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from perfsuite.errors import EngineUnavailable
 from perfsuite.intervals import elapsed
+from perfsuite.peaks import Peak
 from perfsuite.roofline import Ceilings
 from perfsuite.runtimes.host_probes import (
     INTERPRETER_LOOP,
@@ -73,7 +74,7 @@ def wait(result: object) -> None:
     jax.block_until_ready(arrays or jax.live_arrays())
 
 
-def peak_memory(call: Callable[[], object], device: str) -> int | None:
+def peak(call: Callable[[], object], device: str) -> Peak | None:
     """The most bytes that the fullest device holds while `call` runs, what lived before included.
 
     JAX can not reset its peak, which loading and compiling may have set long before. So the
@@ -94,7 +95,15 @@ def peak_memory(call: Callable[[], object], device: str) -> int | None:
         return None
     del filled  # until here it had to live
     peaks = [int(found.memory_stats()["peak_bytes_in_use"]) for found in devices]
-    return max(peak - more for peak, more in zip(peaks, added, strict=True))
+    return Peak(max(highest - more for highest, more in zip(peaks, added, strict=True)))
+
+
+def opened(opening: Callable[[], Any], device: str) -> tuple[Any, None]:
+    """What is opened; unknown is what that took.
+
+    The peak can not be reset, and filling the memory up to it first would leave no room to load.
+    """
+    return opening(), None
 
 
 def _in_use(device: Any) -> int:

@@ -1,4 +1,4 @@
-"""The resident peak of this process, reset before the measured part (Linux).
+"""The resident set of this process, and its peak since it was reset (Linux).
 
 VmHWM is the kernel's high-water mark of the resident set; writing 5 to clear_refs resets it to
 the current size (proc(5)). ru_maxrss can not be reset and survives exec.
@@ -21,9 +21,18 @@ def reset_peak() -> bool:
 
 def peak_bytes() -> int | None:
     """The high-water mark in bytes, None where the kernel keeps none."""
+    return _bytes_of("VmHWM")
+
+
+def size_bytes() -> int | None:
+    """The resident set at this moment in bytes, None where the kernel does not tell."""
+    return _bytes_of("VmRSS")
+
+
+def _bytes_of(field: str) -> int | None:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
         return None
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found[1]) * 1024 if found else None

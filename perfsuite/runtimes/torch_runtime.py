@@ -1,14 +1,12 @@
-"""torch: wait, allocator peak, ceilings, probes of the moment, compilations."""
+"""torch: wait, memory (torch_memory.py), ceilings, probes of the moment, compilations."""
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable
 from functools import cache
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -21,6 +19,9 @@ from perfsuite.runtimes.host_probes import (
     interpreter_loop,
     memory_copy,
 )
+from perfsuite.runtimes.torch_memory import opened as opened
+from perfsuite.runtimes.torch_memory import peak as peak
+from perfsuite.runtimes.torch_memory import peak_memory as peak_memory
 
 MATRIX_PRODUCTS = "machine_pace/matrix_products"
 
@@ -28,7 +29,6 @@ _PROBE_BYTES = 256 * 2**20
 _PROBE_SIZE = {"cpu": 1024, "cuda": 8192}
 _RUNS = 7
 _PACE_SIZE = {"cpu": 384, "cuda": 2048}
-_MARK_BYTES = 54_321  # of a tensor that nothing else is as large as
 _COPY_BYTES = 128 * 2**20  # on a GPU; source and target together exceed its cache
 
 
@@ -44,47 +44,6 @@ def wait(result: object) -> None:
 def _gpu_of(result: object) -> torch.device | None:
     device = getattr(result, "device", None)
     return device if isinstance(device, torch.device) and device.type == "cuda" else None
-
-
-def peak_memory(call: Callable[[], object], device: str) -> int:
-    """The largest sum of live tensor bytes while `call` runs, what lived before included."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
-        call()
-        torch.cuda.synchronize(device)
-        return int(torch.cuda.max_memory_allocated(device))
-    # The profiler does not know the size of what was allocated before it, and leaves its free out:
-    # the second call frees what the first has left, all of which it has seen.
-    with torch.profiler.profile(profile_memory=True) as profile:
-        call()
-        before = _live_bytes()
-        torch.empty(_MARK_BYTES, dtype=torch.int8)
-        call()
-    return before + _largest_rise(profile)
-
-
-def _live_bytes() -> int:
-    """Bytes of the storages of all tensors that Python holds."""
-    gc.collect()
-    storages = {}
-    for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor):  # isinstance asks objects that warn when asked
-            storage = thing.untyped_storage()
-            if storage.device.type != "meta":  # the compiler keeps tensors without data
-                storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
-
-
-def _largest_rise(profile: torch.profiler.profile) -> int:
-    """The highest level that the allocator's events reach, from the level at the mark."""
-    profiler: Any = profile.profiler  # torch's stubs do not know what it holds
-    events = [e for e in profiler.kineto_results.events() if e.name() == "[memory]"]
-    sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
-    level = highest = 0
-    for size in sizes[sizes.index(-_MARK_BYTES) + 1 :]:
-        level += size
-        highest = max(highest, level)
-    return highest
 
 
 @cache

@@ -59,7 +59,7 @@ def compiled(program: Any, framework: str, target: Any) -> Compiled:
     if framework == "torch":
         from perfsuite.static import torch_fake
 
-        return Compiled(torch_fake.facts(program, target))
+        return torch_fake.facts(program, target)
     if framework == "jax":
         from perfsuite.static import xla
 

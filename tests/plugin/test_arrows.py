@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 PURE = (
     "attention", "baselines", "calibration", "devices", "errors", "generation", "haystack",
     "history", "intervals", "judging", "limits", "metrics", "needles", "neighbours", "options",
-    "origins", "procedures", "prompts", "protocols", "ranks", "results", "roofline", "sampling",
-    "self_test", "shares", "slots", "slowing", "statistics", "tokenization", "verdict", "waivers",
+    "origins", "peaks", "procedures", "prompts", "protocols", "ranks", "results", "roofline",
+    "sampling", "self_test", "shares", "slots", "slowing", "statistics", "tokenization", "verdict",
+    "waivers",
 )  # fmt: skip
 FRAMEWORKS = {"torch", "jax", "triton", "libtpu", "vllm", "transformers"}
 

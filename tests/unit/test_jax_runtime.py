@@ -183,7 +183,8 @@ answers["probes"] = runtime.probes("cpu")
 compiled = runtime.compilations()
 runtime.probes("cpu")
 answers["compiled"] = runtime.compilations() - compiled
-answers["peak"] = runtime.peak_memory(lambda: jnp.ones(100), "cpu")
+answers["peak"] = runtime.peak(lambda: jnp.ones(100), "cpu")
+answers["opened"] = runtime.opened(lambda: "an engine", "cpu")
 for device, dtype in (("cuda:0", "float32"), ("cpu", "int3")):
     try:
         runtime.ceilings(device, dtype)
@@ -233,8 +234,9 @@ def test_what_is_not_there_is_refused(machine: dict[str, Any]) -> None:
 
 
 def test_on_a_cpu_no_peak_is_made_up(machine: dict[str, Any]) -> None:
-    """XLA's client keeps no account there."""
+    """XLA's client keeps no account there, neither of a call nor of a load."""
     assert machine["peak"] is None
+    assert machine["opened"] == ["an engine", None]
 
 
 # An accelerator's account: what is in use, the highest so far, and no way to reset it.
@@ -267,7 +269,8 @@ def measure(*chips, rise=50):
         for chip in chips:
             chip.take(rise)
             chip.in_use -= rise
-    return runtime.peak_memory(call, "tpu")
+    found = runtime.peak(call, "tpu")
+    return found and found.allocated
 
 chip = Chip(100, 100)
 answers["fresh"] = measure(chip), chip.in_use
@@ -280,7 +283,7 @@ chip = Chip(100, 980)
 answers["full"] = measure(chip), chip.in_use
 try:
     runtime._devices = lambda name: [Chip(100, 100)]
-    runtime.peak_memory(lambda: jax.jit(lambda: 1 / 0)(), "tpu")
+    runtime.peak(lambda: jax.jit(lambda: 1 / 0)(), "tpu")
 except ZeroDivisionError as problem:
     answers["defect"] = str(problem)
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -135,9 +136,7 @@ def test_a_rolling_cache_that_fills_while_decoding(make_workload: Callable[..., 
     [
         ({"dtype": "bfloat16"}, 2.0, 2.0),
         ({"dtype": "int8"}, 1.0, 1.0),
-        ({"dtype": "bfloat16", "options": (("kv_cache_quantization", "true"),)}, 2.0, 1.0),
         ({"dtype": "bfloat16", "options": (("quantize_kv_cache", "true"),)}, 2.0, 1.0),
-        ({"dtype": "bfloat16", "options": (("quantization", "int4wo"),)}, 0.5, 2.0),
     ],
 )
 def test_quantised_values_are_smaller(
@@ -150,6 +149,91 @@ def test_quantised_values_are_smaller(
     weights, attention = prefill_parts(make_workload(**changes), 3)
     assert weights.bytes == 344 * weight_bytes
     assert attention.bytes == 15 * 8 * cache_bytes
+
+
+LEVELS_AND_SCALES = 8 + 4 * 2  # of a token: 8 levels, and a scale for each of 4 heads of 2
+MATRICES, NORMS = 328, 16  # read once: what a quantisation takes in, and what stays as it is
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "matrix", "other"),
+    [
+        ("bfloat16", "int4wo", 0.5 + 4 / 32, 2.0),
+        ("float32", "int4wo", 0.5 + 8 / 32, 4.0),
+        ("bfloat16", "int8wo", 1 + 2 / 4, 2.0),
+    ],
+)
+def test_torchaos_weights_with_their_scales(
+    make_workload: Callable[..., Workload],
+    dtype: str,
+    quantization: str,
+    matrix: float,
+    other: float,
+) -> None:
+    """Matrices are quantised, the one to the vocabulary too; norms and embedding are not."""
+    workload = make_workload(dtype=dtype, options=(("quantization", quantization),))
+    plain = make_workload(dtype=dtype)
+    weights, attention = prefill_parts(workload, 3)
+    assert weights.bytes == MATRICES * matrix + NORMS * other
+    assert attention == prefill_parts(plain, 3)[1]
+    assert weights.operations == prefill_parts(plain, 3)[0].operations
+    saved = MATRICES * (other - matrix)
+    assert working_set_bytes(plain, 3) - working_set_bytes(workload, 3) == saved
+
+
+@pytest.mark.parametrize(("intermediate", "group"), [(14336, 128), (192, 64), (96, 32)])
+def test_int4_groups_are_the_largest_that_divide_every_width(
+    make_workload: Callable[..., Workload], intermediate: int, group: int
+) -> None:
+    """Hidden size and heads are 256 wide here; the MLP's width decides."""
+    model = replace(make_workload().model, hidden_size=256, heads=16, kv_heads=4, head_dim=16)
+    options = (("quantization", "int4wo"),)
+    workload = make_workload(
+        model=replace(model, intermediate_size=intermediate), options=options, dtype="bfloat16"
+    )
+    layer = 2 * 256 * 256 + 2 * 256 * 64 + 3 * 256 * intermediate
+    expected = (2 * layer + 256 * 10) * (0.5 + 4 / group) + 2 * 2 * 256 * 2
+    assert prefill_parts(workload, 1)[0].bytes == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_head_that_is_the_embedding_stays_as_it_is(
+    make_workload: Callable[..., Workload],
+) -> None:
+    """40 weights in bfloat16, read as they are held."""
+    model = replace(make_workload().model, tied_embeddings=True)
+    options = (("quantization", "int4wo"),)
+    tied, apart = (
+        make_workload(dtype="bfloat16", options=options, **changes)
+        for changes in ({"model": model}, {})
+    )
+    more = prefill_parts(tied, 1)[0].bytes - prefill_parts(apart, 1)[0].bytes
+    assert more == 40 * (2 - (0.5 + 4 / 32))
+    assert working_set_bytes(tied, 1) < working_set_bytes(apart, 1)
+
+
+def test_torchaos_cache_with_its_scales(make_workload: Callable[..., Workload]) -> None:
+    """A byte for each of two values of a head, and two for their scale."""
+    options = (("kv_cache_quantization", "true"),)
+    weights, attention = decode_parts(make_workload(dtype="bfloat16", options=options), 3)
+    assert attention.bytes == 3 * (6 + 7 + 8) * LEVELS_AND_SCALES
+    assert weights == decode_parts(make_workload(dtype="bfloat16"), 3)[0]
+
+
+def test_the_documents_longest_cell() -> None:
+    """Llama 3.1 8B, int4 weights and int8 cache, 131,072 tokens: by hand, in bytes.
+
+    A layer's matrices: query and output 4096 x 4096, key and value 4096 x 1024, the MLP's three
+    4096 x 14336. A token's cache: 32 layers, keys and values, 8 heads of 128 levels and a scale.
+    """
+    cell = "torchao-131072-int4_kv_quant_linear_mask"
+    workload = next(w for w in load_catalogue() if w.id == cell)
+    layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336
+    matrices = 32 * layer + 4096 * 128_256
+    read = matrices * (0.5 + 4 / 128) + 32 * 2 * 4096 * 2
+    steps, live = 199, sum(range(7, 206))
+    weights, attention = decode_parts(workload, 1)
+    assert weights.bytes == steps * read
+    assert attention.bytes == live * 32 * 2 * 8 * (128 + 2)
 
 
 def test_every_workload_has_a_floor() -> None:

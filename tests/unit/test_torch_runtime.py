@@ -1,4 +1,4 @@
-"""torch's runtime: the allocator's peak to the byte, ceilings, compilations."""
+"""torch's runtime: ceilings, probes, compilations, waiting."""
 
 from __future__ import annotations
 
@@ -12,31 +12,6 @@ torch = pytest.importorskip("torch", reason="needs torch")
 from perfsuite.errors import EngineUnavailable, Void  # noqa: E402
 from perfsuite.metrics import METRICS  # noqa: E402
 from perfsuite.runtimes import runtime, torch_runtime  # noqa: E402
-
-MIB = 2**20
-
-
-def test_the_peak_is_what_lived_before_and_the_largest_rise() -> None:
-    """3 MiB live before; 2 and then 4 more at once, all freed: the peak is 9 MiB above none."""
-    empty = torch_runtime.peak_memory(lambda: None, "cpu")
-    kept = torch.empty(3 * MIB, dtype=torch.uint8)
-
-    def work() -> None:
-        first = torch.empty(2 * MIB, dtype=torch.uint8)
-        second = torch.empty(4 * MIB, dtype=torch.uint8)
-        del first, second
-        torch.empty(MIB, dtype=torch.uint8)
-
-    peak = torch_runtime.peak_memory(work, "cpu")
-    assert peak - empty == kept.nbytes + 6 * MIB
-
-
-def test_the_peak_is_the_same_every_time() -> None:
-    """What the process did before does not show: the figure is exact."""
-    peaks = {torch_runtime.peak_memory(lambda: torch.ones(300, 300).sum(), "cpu") for _ in range(3)}
-    torch.empty(50 * MIB, dtype=torch.uint8)
-    peaks.add(torch_runtime.peak_memory(lambda: torch.ones(300, 300).sum(), "cpu"))
-    assert len(peaks) == 1
 
 
 def test_ceilings_are_probed_once_a_process() -> None:
@@ -101,30 +76,7 @@ def test_an_unknown_framework_is_plain_host_code() -> None:
     """Nothing is waited for, no peak and no ceiling is made up."""
     host = runtime("mine")
     assert host.wait(object()) is None
-    assert host.peak_memory(lambda: None, "cpu") is None
+    assert host.peak(lambda: None, "cpu") is None
+    assert host.opened(lambda: "an engine", "cpu") == ("an engine", None)
     assert host.ceilings("cpu", "float32") is None
     assert host.compilations() == 0
-
-
-def test_what_a_call_frees_of_the_call_before_is_no_part_of_its_peak() -> None:
-    """The profiler leaves out frees of what it did not see allocated."""
-    kept: list[torch.Tensor] = []
-
-    def replaced() -> None:
-        kept.clear()
-        kept.append(torch.ones(2**18))
-
-    replaced()
-    level = torch_runtime._live_bytes()
-    assert torch_runtime.peak_memory(replaced, "cpu") == level
-
-
-def test_tensors_without_data_take_no_memory() -> None:
-    """The compiler keeps fake ones; their addresses can not be asked for."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    level = torch_runtime._live_bytes()
-    with FakeTensorMode():
-        kept = [torch.ones(MIB), torch.ones(MIB, device="meta")]
-    assert torch_runtime._live_bytes() == level
-    assert len(kept) == 2
