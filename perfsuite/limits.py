@@ -33,8 +33,8 @@ _UNITS: dict[str, dict[str, float]] = {
     "logits": {"logits": 1.0},
     "breaks": {"breaks": 1.0},
     "graphs": {"graphs": 1.0},
-    "requests": {"requests": 1.0},
-    "requests/s": {"requests/s": 1.0},
+    "requests": {"req": 1.0},
+    "requests/s": {"req/s": 1.0},
 }
 _PART = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>%|[A-Za-z/]+)")
 

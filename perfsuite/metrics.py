@@ -569,6 +569,8 @@ _STEPS: dict[str, tuple[tuple[float, str], ...]] = {
     "operations/s": ((1e12, "Top/s"), (1e9, "Gop/s"), (1e6, "Mop/s"), (1.0, "op/s")),
     "operations": ((1e12, "Top"), (1e9, "Gop"), (1e6, "Mop"), (1.0, "op")),
     "calls": ((1.0, "calls"),),
+    "requests": ((1.0, "req"),),
+    "requests/s": ((1.0, "req/s"),),
 }
 
 
