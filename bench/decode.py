@@ -26,6 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from bench.peers import transformers_block, vllm_block
 from perfsuite.workloads.workload import Model, Workload
 
