@@ -236,7 +236,8 @@ def _as_published(figure: Published) -> str:
     """`peak_memory 59.27 GB on A100 (document)`."""
     when = f", {figure.date}" if figure.date else ""
     value = in_unit(figure.unit, figure.value)
-    return f"{figure.metric} {value} on {figure.hardware}{when} ({figure.source})"
+    where = f" on {figure.hardware}" if figure.hardware else ""
+    return f"{figure.metric} {value}{where}{when} ({figure.source})"
 
 
 def remedy(item: pytest.Item, options: Options) -> str:

@@ -109,7 +109,8 @@ def _taken(
         start = time.monotonic()
         runs = _runs(crew, numbers, plan, following, options.self_test)
         seconds = time.monotonic() - start
-        disturbance = surroundings.disturbance() if surroundings else None
+        watched = None if plan.is_served else surroundings  # a server is no disturbance
+        disturbance = watched.disturbance() if watched else None
     return Measurement(
         sessions=[runs],
         seconds=seconds,

@@ -35,6 +35,11 @@ class Plan:
         return self.case is not None and self.case.tier == "static"
 
     @property
+    def is_served(self) -> bool:
+        """Whether a server answers, whose processes may be the busiest of this machine."""
+        return self.case is not None and self.case.workload.kind == "serving"
+
+    @property
     def is_alone(self) -> bool:
         """Whether its document measures it in processes that run nothing else."""
         asked = self.case.workload.option("one_process_per_point") if self.case else None

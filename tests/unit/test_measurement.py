@@ -177,6 +177,16 @@ def test_processes_start_before_the_turn_in_which_they_measure(
     assert found.seconds >= 0
 
 
+def test_the_server_that_is_measured_is_no_disturbance(
+    tmp_path: Path, turns: list[str], make_workload: Callable[..., Workload]
+) -> None:
+    """On the client's own machine it is the busiest of the others; the state is still told."""
+    chosen, crew = options(tmp_path), FakeCrew()
+    case = Case(make_workload(kind="serving"), None, "measured")
+    found = take(crew, plan(chosen, case), None, chosen)  # type: ignore[arg-type]
+    assert (found.disturbances, found.state) == ([], {"load": 1})
+
+
 def test_a_compiled_fact_needs_one_process_and_no_turn(
     tmp_path: Path, turns: list[str], make_workload: Callable[..., Workload]
 ) -> None:
