@@ -93,10 +93,13 @@ class ServingLoad:
         return _own(drawn.requests)
 
     def _answered(self, requests: Sequence[Request], arrivals: Arrivals) -> Outcome:
-        """Void where the client could not keep up."""
+        """Void where the client could not keep up, or nothing was answered."""
         outcome = self._outcome(requests, arrivals)
         if outcome.void:
             raise Void(outcome.void)
+        failures = [record.failure for record in outcome.records]
+        if all(failures):
+            raise Void(f"none of {len(failures)} requests was answered; the first: {failures[0]}")
         return outcome
 
     def _outcome(self, requests: Sequence[Request], arrivals: Arrivals) -> Outcome:
