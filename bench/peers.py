@@ -13,29 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from perfsuite.adapters.vllm import config_of
 from perfsuite.workloads.workload import Model
-
-
-def config_of(model: Model, dtype: str) -> dict[str, Any]:
-    """The `config.json` of the shape."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": model.hidden_size,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head_dim,
-        "intermediate_size": model.intermediate_size,
-        "vocab_size": model.vocab_size,
-        "max_position_embeddings": model.max_context,
-        "rms_norm_eps": model.norm_eps,
-        "rope_theta": model.rope_theta,
-        "tie_word_embeddings": model.tied_embeddings,
-        "torch_dtype": dtype,
-    }
 
 
 def transformers_block(
@@ -46,7 +26,7 @@ def transformers_block(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with torch.device("cpu"):
-        network = LlamaForCausalLM(LlamaConfig(**config_of(model, dtype)))
+        network = LlamaForCausalLM(LlamaConfig(**config_of(model, dtype, model.max_context)))
     network = network.to(getattr(torch, dtype)).eval()
     tokens = torch.tensor(prompts)
 
@@ -73,7 +53,7 @@ def vllm_block(
     from vllm import LLM, SamplingParams
 
     folder = Path(tempfile.mkdtemp())
-    (folder / "config.json").write_text(json.dumps(config_of(model, dtype)))
+    (folder / "config.json").write_text(json.dumps(config_of(model, dtype, model.max_context)))
     engine = LLM(
         str(folder), load_format="dummy", dtype=dtype, max_model_len=2048, enforce_eager=True,
         disable_log_stats=False, skip_tokenizer_init=True, enable_prefix_caching=False,

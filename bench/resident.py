@@ -57,7 +57,7 @@ def workload(mode: str, layers: int, cache: int) -> Workload:
 def measured(name: str, asked: Workload) -> Peaks:
     """The peaks of this process; it must not have measured before."""
     from engines.offers import offers
-    from perfsuite.runtimes.torch_runtime import opened, peak_memory
+    from perfsuite.runtimes.torch_runtime import opened, peak
 
     offer = next(offer for offer in offers() if offer.name == name)
     small = asked.sized(model=replace(asked.model, layers=1, vocab_size=512), cache_tokens=256)
@@ -76,7 +76,7 @@ def measured(name: str, asked: Workload) -> Peaks:
     resident.reset_peak()
     run()
     process = peak_bytes() - before
-    return Peaks(peak_memory(run, "cpu"), process, loading, loading_process)
+    return Peaks(peak(run, "cpu").allocated, process, loading, loading_process)
 
 
 def generation(engine: Any, asked: Workload) -> Callable[[], None]:

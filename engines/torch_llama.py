@@ -20,8 +20,9 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor
 
 from engines import memory
+from engines.prompts import of_one_length
 from engines.torch_decoder import Decoder, flash_operator, rope_tables, row_kernels, write
-from engines.torch_weights import Weights
+from engines.torch_weights import Weights, fill
 
 PREFILL_TOKENS = 32_768  # of all rows together in one pass; bounds the activations of the MLP
 
@@ -69,8 +70,7 @@ class TorchLlama:
         self.dtype = getattr(torch, dtype)
         self.weights = Weights(model, self.dtype, device)
         if weights is not None:
-            with torch.inference_mode():
-                self._load(weights)
+            fill(self.weights, weights)
         self.decoder = Decoder(model, self.weights)
         self._cached = attention
         self.caches = self._empty_caches() if attention else None
@@ -80,12 +80,6 @@ class TorchLlama:
         self._decode_static = self._compiled() if compiled else None
         self._row_kernels = self._has_row_kernels()
         self.config = self._config(dtype, attention)
-
-    def _load(self, weights: Mapping[str, Any] | int) -> None:
-        if isinstance(weights, int):
-            self.weights.draw(weights)
-        else:
-            self.weights.copy_from(weights)
 
     def _empty_caches(self) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of each layer, both [B, K, C, D]; what was not written is never read."""
@@ -185,20 +179,7 @@ class TorchLlama:
     # Prefill
 
     def _checked(self, token_ids: Any, rows: int) -> Tensor:
-        lengths = {len(row) for row in token_ids}
-        if len(token_ids) != rows or len(lengths) != 1 or lengths == {0}:
-            raise ValueError(
-                f"got {len(token_ids)} prompts of {sorted(lengths)} tokens, expected {rows} "
-                "of one length, at least 1"
-            )
-        ids = np.array([np.asarray(row) for row in token_ids], dtype=np.int64)
-        if ids.shape[1] > self.cache_tokens:
-            raise ValueError(f"a prompt of {ids.shape[1]} tokens exceeds {self.cache_tokens}")
-        if ids.min() < 0 or ids.max() >= self.model.vocab_size:
-            raise ValueError(
-                f"got token ids from {ids.min()} to {ids.max()}, "
-                f"expected 0 to {self.model.vocab_size - 1}"
-            )
+        ids = of_one_length(token_ids, rows, self.cache_tokens, self.model.vocab_size)
         return torch.from_numpy(ids).to(self.device)
 
     @torch.inference_mode()

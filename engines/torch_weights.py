@@ -62,6 +62,15 @@ class Weights:
             target.normal_(mean + added(self.model, name), deviation, generator=generator)
 
 
+def fill(weights: Any, source: Mapping[str, Any] | int) -> None:
+    """From arrays by name, or from a seed; `weights` have copy_from and draw."""
+    with torch.inference_mode():
+        if isinstance(source, int):
+            weights.draw(source)
+        else:
+            weights.copy_from(source)
+
+
 def added(model: Any, name: str) -> int:
     """What an engine adds to a weight when it loads it: Gemma's norms scale by 1 + weight."""
     return int(model.norm_adds_one and name.endswith("norm.weight"))

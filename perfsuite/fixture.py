@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from perfsuite.accuracy import compared
 from perfsuite.cases import Case
@@ -107,7 +107,7 @@ class Perf:
         offer = self._case.offer if self._case is not None else None
         tools = runtime(getattr(offer, "framework", loaded()))
         slowed = SlowedEngine(engine, self._spinning) if self._spinning is not None else engine
-        subject = procedure(cast("Engine", slowed), workload, haystack=self._haystack)
+        subject = procedure(slowed, workload, haystack=self._haystack)
         verify = getattr(offer, "verify", None)
 
         def check() -> None:

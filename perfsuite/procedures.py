@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from perfsuite.attention import AttentionCalls
 from perfsuite.errors import Void
@@ -286,7 +286,7 @@ MEASURED_KINDS = frozenset(_BY_KIND) | {"serving"}
 
 
 def procedure(
-    engine: Engine,
+    engine: Any,
     workload: Workload,
     clock: Clock = time.perf_counter,
     haystack: Path | None = None,
@@ -300,7 +300,7 @@ def procedure(
     if workload.kind == "serving":
         from perfsuite.serving.procedure import ServingLoad
 
-        return ServingLoad(cast("Any", engine), workload, clock)
+        return ServingLoad(engine, workload, clock)
     if workload.document == "jetstream" and workload.kind == "generate" and has_slots(engine):
         return SlotGeneration(engine, workload, clock)
     return _BY_KIND[workload.kind](engine, workload, clock)

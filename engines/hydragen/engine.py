@@ -19,9 +19,10 @@ from torch import Tensor
 
 from engines import memory
 from engines.hydragen.attention import Flash, Prefixes, attend_joined, attend_prefixes, combine
-from engines.hydragen.tree import Ids, Rows, arrays, check_ids, check_last, checked, padded
+from engines.hydragen.tree import Rows, arrays, check_last, checked, padded
+from engines.prompts import Ids, check_ids
 from engines.torch_decoder import Decoder, rope_tables, row_kernels, write
-from engines.torch_weights import Weights
+from engines.torch_weights import Weights, fill
 
 
 @dataclass
@@ -92,8 +93,7 @@ class Hydragen:
         self.dtype = getattr(torch, dtype)
         self.weights = Weights(model, self.dtype, device)
         if weights is not None:
-            with torch.inference_mode():
-                _load(self.weights, weights)
+            fill(self.weights, weights)
         self.decoder = Decoder(model, self.weights, joined)
         self.cos, self.sin = rope_tables(model, shared_tokens + own_tokens, self.dtype, device)
         self.attend = Flash(device, self.dtype)
@@ -360,10 +360,3 @@ def _last(x: Tensor, lengths: tuple[int, ...]) -> Tensor:
         return x.select(1, lengths[0] - 1)
     ends = torch.tensor(lengths, device=x.device) - 1
     return x.gather(1, ends.view(-1, 1, 1).expand(-1, 1, x.shape[2])).squeeze(1)
-
-
-def _load(weights: Weights, source: Mapping[str, Any] | int) -> None:
-    if isinstance(source, int):
-        weights.draw(source)
-    else:
-        weights.copy_from(source)

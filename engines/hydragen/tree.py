@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]
+from engines.prompts import Ids, check_ids
+
 Rows = Sequence[Sequence[int]]
 
 
@@ -49,14 +50,6 @@ def check_last(rows: list[Ids], way: int, room: int) -> None:
             f"a way through the tree is {way} tokens long, the engine was opened for {room}: "
             "open it for more"
         )
-
-
-def check_ids(rows: list[Ids], vocab_size: int) -> None:
-    """ValueError where an id is no word of the vocabulary."""
-    full = [row for row in rows if len(row)]
-    low, high = min(row.min() for row in full), max(row.max() for row in full)
-    if low < 0 or high >= vocab_size:
-        raise ValueError(f"got token ids from {low} to {high}, expected 0 to {vocab_size - 1}")
 
 
 def longest(levels: list[list[Ids]]) -> int:

@@ -19,6 +19,7 @@ from engines.jetstream.cache import Cache, abstract_caches
 from engines.jetstream.plan import Plan
 from engines.jetstream.programs import Prefix, Programs, Slots, abstract_slots
 from engines.jetstream.weights import load_weights
+from engines.prompts import check_ids
 
 
 @dataclass(frozen=True)
@@ -150,16 +151,13 @@ class JetStream:
             )
 
     def _checked(self, token_ids: Sequence[int]) -> Any:
-        ids, vocabulary = np.asarray(token_ids), self.plan.model.vocab_size
+        ids = np.asarray(token_ids)
         if not 1 <= len(ids) <= self.plan.tokens:
             raise ValueError(
                 f"got a prompt of {len(ids)} tokens, expected 1 to {self.plan.tokens}, "
                 "the longest sequence that the engine was opened for"
             )
-        if ids.min() < 0 or ids.max() >= vocabulary:
-            raise ValueError(
-                f"got token ids from {ids.min()} to {ids.max()}, expected 0 to {vocabulary - 1}"
-            )
+        check_ids([ids], self.plan.model.vocab_size)
         return ids
 
 

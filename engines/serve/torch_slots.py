@@ -30,7 +30,7 @@ from engines.hydragen.attention import (
     combine,
 )
 from engines.torch_decoder import Decoder, flash_operator, rope_tables, row_kernels, write
-from engines.torch_weights import Weights
+from engines.torch_weights import Weights, fill
 
 Cache = tuple[Tensor, Tensor]  # keys and values of a layer
 
@@ -71,11 +71,7 @@ class TorchSlots:
         self.model, self.slots, self.tokens = model, slots, tokens
         self.dtype = getattr(torch, dtype)
         self.weights = Weights(model, self.dtype, "cpu")
-        with torch.inference_mode():
-            if isinstance(weights, int):
-                self.weights.draw(weights)
-            else:
-                self.weights.copy_from(weights)
+        fill(self.weights, weights)
         self.decoder = Decoder(model, self.weights)
         self.cos, self.sin = rope_tables(model, tokens, self.dtype, "cpu")
         self._flash = Flash("cpu", self.dtype)

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from engines.prompts import of_one_length
 from engines.torch_decoder import Decoder, flash_operator, rope_tables, row_kernels
 from engines.torch_llama import Step
-from engines.torch_weights import Weights
+from engines.torch_weights import Weights, fill
 from engines.torchao_llama.attention import Masked, attend, bias_of
 from engines.torchao_llama.cache import cache_for
 from engines.torchao_llama.masks import mask_for
@@ -58,8 +58,7 @@ class TorchaoLlama:
         self._scheme = scheme_for(model, plan.scheme, self.dtype, device)
         self.weights = self._empty_weights()
         if weights is not None:
-            with torch.inference_mode():
-                _load(self.weights, weights)
+            fill(self.weights, weights)
         self.decoder = self._decoder()
         self.cos, self.sin = rope_tables(model, cache_tokens, self.dtype, device)
         self.caches = self._empty_caches()
@@ -192,20 +191,7 @@ class TorchaoLlama:
             torch.cuda.empty_cache()
 
     def _checked(self, token_ids: Any) -> Tensor:
-        lengths = {len(row) for row in token_ids}
-        if len(token_ids) != self.batch or len(lengths) != 1 or lengths == {0}:
-            raise ValueError(
-                f"got {len(token_ids)} prompts of {sorted(lengths)} tokens, expected {self.batch} "
-                "of one length, at least 1"
-            )
-        ids = np.array([np.asarray(row) for row in token_ids], dtype=np.int64)
-        if ids.shape[1] > self.cache_tokens:
-            raise ValueError(f"a prompt of {ids.shape[1]} tokens exceeds {self.cache_tokens}")
-        if ids.min() < 0 or ids.max() >= self.model.vocab_size:
-            raise ValueError(
-                f"got token ids from {ids.min()} to {ids.max()}, "
-                f"expected 0 to {self.model.vocab_size - 1}"
-            )
+        ids = of_one_length(token_ids, self.batch, self.cache_tokens, self.model.vocab_size)
         return torch.from_numpy(ids).to(self.device)
 
     def _span(self, position: int) -> int:
@@ -243,13 +229,6 @@ class TorchaoLlama:
         x = self.decoder.layers(tokens.unsqueeze(1), rope, self.caches, seen)
         scores = self.decoder.scores(x.squeeze(1))
         return scores.argmax(-1), scores
-
-
-def _load(weights: Weights | QuantisedWeights, source: Mapping[str, Any] | int) -> None:
-    if isinstance(source, int):
-        weights.draw(source)
-    else:
-        weights.copy_from(source)
 
 
 def held_bytes(tensor: Tensor) -> int:

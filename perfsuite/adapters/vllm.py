@@ -201,7 +201,9 @@ def _arguments(workload: Workload, folder: Path, texts: bool) -> dict[str, Any]:
 
 def _written(model: Model, workload: Workload, folder: Path, texts: bool) -> Path:
     """A folder with the shape, and a tokenizer of as many words where text is asked for."""
-    (folder / "config.json").write_text(json.dumps(_config(model, workload)))
+    context = max(model.max_context, workload.sequence_tokens + _BLOCK)
+    config = config_of(model, workload.dtype, context)
+    (folder / "config.json").write_text(json.dumps(config))
     if texts:
         words: dict[str, int] = {f"w{number} ": number for number in range(model.vocab_size)}
         tokenizer: dict[str, Any] = {
@@ -215,7 +217,8 @@ def _written(model: Model, workload: Workload, folder: Path, texts: bool) -> Pat
     return folder
 
 
-def _config(model: Model, workload: Workload) -> dict[str, Any]:
+def config_of(model: Model, dtype: str, context: int) -> dict[str, Any]:
+    """The `config.json` of a shape, for prompts and answers of `context` tokens together."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -226,11 +229,11 @@ def _config(model: Model, workload: Workload) -> dict[str, Any]:
         "head_dim": model.head_dim,
         "intermediate_size": model.intermediate_size,
         "vocab_size": model.vocab_size,
-        "max_position_embeddings": max(model.max_context, workload.sequence_tokens + _BLOCK),
+        "max_position_embeddings": context,
         "rms_norm_eps": model.norm_eps,
         "rope_theta": model.rope_theta,
         "tie_word_embeddings": model.tied_embeddings,
-        "torch_dtype": workload.dtype,
+        "torch_dtype": dtype,
     }
 
 

@@ -42,11 +42,6 @@ def peak(call: Callable[[], object], device: str) -> Peak:
     return Peak(before + rise, alive=alive(held, changes[:reached]))
 
 
-def peak_memory(call: Callable[[], object], device: str) -> int:
-    """The bytes of `peak` alone."""
-    return peak(call, device).allocated
-
-
 def opened(opening: Callable[[], Any], device: str) -> tuple[Any, int]:
     """What is opened, and by how many bytes the sum of live tensors rose at most meanwhile."""
     if device.startswith("cuda"):

@@ -21,7 +21,6 @@ from perfsuite.runtimes.host_probes import (
 )
 from perfsuite.runtimes.torch_memory import opened as opened
 from perfsuite.runtimes.torch_memory import peak as peak
-from perfsuite.runtimes.torch_memory import peak_memory as peak_memory
 
 MATRIX_PRODUCTS = "machine_pace/matrix_products"
 

@@ -151,6 +151,20 @@ def pytest_perf_engines(config):
         (self.path / "out.json").unlink(missing_ok=True)
         return self.pytest(*self.quick, "--perf-json=out.json", *arguments)
 
+    def exact(self, *arguments: str) -> pytest.RunResult:
+        """One look in one process, for figures that are exact: no time is asked for."""
+        return self.pytest(
+            "--perf", "--perf-device=cpu", "--perf-budget=0.1", "--perf-processes=1",
+            "--perf-limit=time:99900%", "--perf-limit=throughput:99900%", "--perf-json=out.json",
+            *arguments,
+        )  # fmt: skip
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Of the last run's one test, by figure."""
+        (result,) = self.report["results"]
+        return {row["figure"]: row for row in result["rows"]}
+
     @property
     def report(self) -> dict[str, Any]:
         return json.loads((self.path / "out.json").read_text())

@@ -103,53 +103,38 @@ def quantised(engine_test: Any) -> Any:
     return engine_test
 
 
-def run(project: Any, *arguments: str) -> Any:
-    """One look in one process: these figures are exact, and times are not what is asked here."""
-    return project.pytest(
-        "--perf", "--perf-device=cpu", "--perf-budget=0.1", "--perf-processes=1",
-        "--perf-limit=time:99900%", "--perf-limit=throughput:99900%", "--perf-json=out.json",
-        *arguments,
-    )  # fmt: skip
-
-
-def rows(project: Any) -> dict[str, dict[str, Any]]:
-    """Of the one test, by figure."""
-    (result,) = project.report["results"]
-    return {row["figure"]: row for row in result["rows"]}
-
-
 def test_a_cache_that_loses_a_bit_is_worse(quantised: Any) -> None:
     """Planted: 127 levels become 63, at the same speed and in the same memory."""
-    saved = run(quantised, "--perf-save")
+    saved = quantised.exact("--perf-save")
     assert saved.ret == 0
     saved.stdout.fnmatch_lines(["*KL *nats*", "*logit error *logits*"])
-    first = rows(quantised)
+    first = quantised.rows
     assert 0 < first[KL]["value"] < first[ERROR]["value"]
 
-    assert run(quantised).ret == 0
-    assert rows(quantised)[KL]["verdict"] == rows(quantised)[ERROR]["verdict"] == "SAME"
+    assert quantised.exact().ret == 0
+    assert quantised.rows[KL]["verdict"] == quantised.rows[ERROR]["verdict"] == "SAME"
 
     quantised.write("bits.json", "7")
-    lost = run(quantised)
+    lost = quantised.exact()
     assert lost.ret == 1
-    assert rows(quantised)[KL]["verdict"] == rows(quantised)[ERROR]["verdict"] == "WORSE"
-    assert rows(quantised)[KL]["value"] > 2 * first[KL]["value"]
+    assert quantised.rows[KL]["verdict"] == quantised.rows[ERROR]["verdict"] == "WORSE"
+    assert quantised.rows[KL]["value"] > 2 * first[KL]["value"]
     lost.stdout.fnmatch_lines(["WORSE: KL *nats", "ratio * limit 1.050 *"])
 
 
 def test_a_loss_of_accuracy_that_is_accepted(quantised: Any) -> None:
     """By a limit, as a share or in nats; the baseline stays."""
-    run(quantised, "--perf-save")
+    quantised.exact("--perf-save")
     quantised.write("bits.json", "7")
     limits = ("--perf-limit=kl:1nats", "--perf-limit=logit error:900%")
-    assert run(quantised, *limits).ret == 0
-    assert run(quantised).ret == 1
+    assert quantised.exact(*limits).ret == 0
+    assert quantised.exact().ret == 1
 
 
 def test_the_comparison_is_asked_once_a_test(quantised: Any) -> None:
     """In the first of its processes; the engine's own figures come from all."""
-    run(quantised, "--perf-processes=3")
-    found = rows(quantised)
+    quantised.exact("--perf-processes=3")
+    found = quantised.rows
     assert len((quantised.path / "asked.txt").read_text().splitlines()) == 1
     assert len(found[KL]["processes"]) == 1
     assert len(found["time_to_first_token/prefill_until_first_token"]["processes"]) == 3
@@ -158,16 +143,16 @@ def test_the_comparison_is_asked_once_a_test(quantised: Any) -> None:
 def test_a_baseline_without_a_comparison_stays_comparable(quantised: Any) -> None:
     """Its other figures are judged; the new ones are NEW, and recorded when asked."""
     quantised.conftest(_CACHE.replace("def compare", "def other"))
-    run(quantised, "--perf-save")
-    assert KL not in rows(quantised)
+    quantised.exact("--perf-save")
+    assert KL not in quantised.rows
 
     quantised.conftest(_CACHE)
-    assert run(quantised, "--perf-save-new").ret == 0
-    found = rows(quantised)
+    assert quantised.exact("--perf-save-new").ret == 0
+    found = quantised.rows
     assert found[KL]["verdict"] == found[ERROR]["verdict"] == "NEW"
     assert found["time_to_first_token/prefill_until_first_token"]["verdict"] != "NEW"
-    run(quantised)
-    assert rows(quantised)[KL]["verdict"] == "SAME"
+    quantised.exact()
+    assert quantised.rows[KL]["verdict"] == "SAME"
 
 
 def test_a_comparison_that_can_not_be_used_is_void(engine_test: Any) -> None:
@@ -175,7 +160,7 @@ def test_a_comparison_that_can_not_be_used_is_void(engine_test: Any) -> None:
     engine_test.conftest(_BAD)
     engine_test.seconds(prefill=0.001, decode=0.0005)
 
-    result = run(engine_test, "--perf-save")
+    result = engine_test.exact("--perf-save")
 
     assert result.ret == 1
     results = {r["engine"]: r["rows"] for r in engine_test.report["results"]}

@@ -58,23 +58,8 @@ def cached(engine_test: Any) -> Any:
     engine_test.conftest(_CACHED)
     engine_test.seconds(prefill=0.001, decode=0.0005)
     engine_test.write("planted.json", "{}")
-    assert run(engine_test, "--perf-save").ret == 0
+    assert engine_test.exact("--perf-save").ret == 0
     return engine_test
-
-
-def run(project: Any, *arguments: str) -> Any:
-    """One look in one process: these figures are exact, and times are not what is asked here."""
-    return project.pytest(
-        "--perf", "--perf-device=cpu", "--perf-budget=0.1", "--perf-processes=1",
-        "--perf-limit=time:99900%", "--perf-limit=throughput:99900%", "--perf-json=out.json",
-        *arguments,
-    )  # fmt: skip
-
-
-def rows(project: Any) -> dict[str, dict[str, Any]]:
-    """Of the one test, by figure."""
-    (result,) = project.report["results"]
-    return {row["figure"]: row for row in result["rows"]}
 
 
 def plant(project: Any, fault: str) -> None:
@@ -84,16 +69,16 @@ def plant(project: Any, fault: str) -> None:
 
 def test_a_temporary_of_the_size_of_the_cache_is_named(cached: Any) -> None:
     """Planted: 131 kB of int8 become 524 kB of float32 for a moment."""
-    assert run(cached).ret == 0
-    before = rows(cached)
+    assert cached.exact().ret == 0
+    before = cached.rows
     assert before[PEAK]["verdict"] == before[LOAD]["verdict"] == "SAME"
     assert before[PEAK]["value"] == 512 * 1024 + 2 * 4096 * 16
     assert not before[PEAK]["note"]
 
     plant(cached, "cache is widened whole")
-    result = run(cached)
+    result = cached.exact()
     assert result.ret == 1
-    after = rows(cached)
+    after = cached.rows
     assert after[PEAK]["verdict"] == "WORSE"
     assert after[PEAK]["value"] - before[PEAK]["value"] == 4 * 2 * 4096 * 16
     result.stdout.fnmatch_lines(
@@ -107,13 +92,13 @@ def test_a_temporary_of_the_size_of_the_cache_is_named(cached: Any) -> None:
 def test_a_load_that_needs_more_than_the_run_is_a_figure_of_its_own(cached: Any) -> None:
     """Planted: weights are there three times while loading; the run takes what it took."""
     wide = 512 * 1024 * 4
-    run(cached)
-    assert rows(cached)[LOAD]["value"] == wide + wide // 4 + 2 * 4096 * 16
+    cached.exact()
+    assert cached.rows[LOAD]["value"] == wide + wide // 4 + 2 * 4096 * 16
 
     plant(cached, "weights are loaded twice")
-    result = run(cached)
+    result = cached.exact()
     assert result.ret == 1
-    found = rows(cached)
+    found = cached.rows
     assert found[LOAD]["verdict"] == "WORSE"
     assert found[LOAD]["value"] == 3 * wide + wide // 4 + 2 * 4096 * 16
     assert found[PEAK]["verdict"] == "SAME"
@@ -122,7 +107,7 @@ def test_a_load_that_needs_more_than_the_run_is_a_figure_of_its_own(cached: Any)
 
 def test_the_process_beside_the_tensors_is_shown(cached: Any) -> None:
     """Never judged: what else a process does while it loads is in it."""
-    run(cached)
-    found = rows(cached)
+    cached.exact()
+    found = cached.rows
     assert found["load_memory/process_rise"]["verdict"] == "SHOWN"
     assert found["resident_memory/process_peak"]["verdict"] == "SHOWN"
