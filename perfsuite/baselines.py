@@ -31,10 +31,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from perfsuite import history
+from perfsuite import accepted
 from perfsuite.devices import slug
 from perfsuite.errors import BaselineError
-from perfsuite.history import Best, Save
+from perfsuite.accepted import Best, Save
 from perfsuite.metrics import METRICS, refusal
 
 FORMAT = 1
@@ -304,8 +304,8 @@ def _remembered(old: Mapping[str, Any], save: Mapping[str, Any]) -> dict[str, An
     """An entry's history and best with one save more; an entry without a history is its first."""
     first = _as_save(old, old.get("figures", {}))
     past = old.get("history") or ([first] if old else [])
-    best = {**history.better({}, first), **old.get("best", {})}
-    return {"history": history.longer(past, save), "best": history.better(best, save)}
+    best = {**accepted.better({}, first), **old.get("best", {})}
+    return {"history": accepted.longer(past, save), "best": accepted.better(best, save)}
 
 
 def _as_save(entry: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from perfsuite.crew import ItemRun
 from perfsuite.devices import absence
 from perfsuite.errors import PerfError
 from perfsuite.gate import Gate
-from perfsuite.history import remembered
+from perfsuite.accepted import remembered
 from perfsuite.measurement import Measurement
 from perfsuite.options import Options
 from perfsuite.plan import Plan, is_perf, marker_of, plan_of, uses_benchmark

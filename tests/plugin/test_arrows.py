@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # Modules that turn values into values: no clock of their own, no process, no pytest.
 PURE = (
     "attention", "baselines", "calibration", "devices", "errors", "generation", "haystack",
-    "history", "intervals", "judging", "limits", "metrics", "needles", "neighbours", "options",
+    "accepted", "intervals", "judging", "limits", "metrics", "needles", "neighbours", "options",
     "origins", "peaks", "procedures", "prompts", "protocols", "ranks", "results", "roofline",
     "sampling", "self_test", "shares", "slots", "slowing", "statistics", "tokenization", "verdict",
     "waivers",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perfsuite.baselines import Baselines, Key, save
-from perfsuite.history import KEPT, Best, better, longer, remembered
+from perfsuite.accepted import KEPT, Best, better, longer, remembered
 from perfsuite.results import Result, Row
 from perfsuite.verdict import Verdict
 

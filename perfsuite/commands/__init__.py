@@ -1,0 +1,1 @@
+"""The commands of `python -m perfsuite`, a module each; see `perfsuite/__main__.py`."""
