@@ -1,6 +1,6 @@
 """`python -m perfsuite COMMAND`: what is done with results after a run, without pytest.
 
-A command is a module of `perfsuite/commands/` with a docstring, whose first line `--help` shows, and
+A command is a module of `perfsuite/commands/`; `--help` shows its docstring. It has
 
     add_arguments(parser)       its own options
     run(arguments) -> int       the exit status; raises PerfError for what is the user's to mend

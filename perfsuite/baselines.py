@@ -32,9 +32,9 @@ from statistics import median
 from typing import Any
 
 from perfsuite import accepted
+from perfsuite.accepted import Best, Save
 from perfsuite.devices import slug
 from perfsuite.errors import BaselineError
-from perfsuite.accepted import Best, Save
 from perfsuite.metrics import METRICS, refusal
 
 FORMAT = 1

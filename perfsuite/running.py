@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from perfsuite import self_test, waivers
+from perfsuite.accepted import remembered
 from perfsuite.benchmark_table import replay, silence_xdist
 from perfsuite.collecting import refuse_unusable
 from perfsuite.contract import raise_worker_outcome
@@ -17,7 +18,6 @@ from perfsuite.crew import ItemRun
 from perfsuite.devices import absence
 from perfsuite.errors import PerfError
 from perfsuite.gate import Gate
-from perfsuite.accepted import remembered
 from perfsuite.measurement import Measurement
 from perfsuite.options import Options
 from perfsuite.plan import Plan, is_perf, marker_of, plan_of, uses_benchmark

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perfsuite.baselines import Baselines, Key, save
 from perfsuite.accepted import KEPT, Best, better, longer, remembered
+from perfsuite.baselines import Baselines, Key, save
 from perfsuite.results import Result, Row
 from perfsuite.verdict import Verdict
 

@@ -17,9 +17,9 @@ import pytest
 
 import perfsuite
 from perfsuite import baselines
+from perfsuite.accepted import Best
 from perfsuite.baselines import Baselines, Key, check_writable, dump, file_name, read, save
 from perfsuite.errors import BaselineError
-from perfsuite.accepted import Best
 
 MACHINE, SUITE = "cpu-model-2x-x86_64", "tests/test_a.py"
 TTFT = "time_to_first_token/prefill_until_first_token"
