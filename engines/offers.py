@@ -107,6 +107,12 @@ class TorchLlamaOffer:
         sized = workload.sized(batch=opening_batch(workload))
         return verification.verify(engine, sized, reference_weights(workload))
 
+    def negative_log_likelihood(self, engine: Any, stream: Any) -> float:
+        """Of token ids [B, T], nats a token, through the cache as it is held."""
+        from engines.likelihood import mean_loss
+
+        return mean_loss(engine, stream)
+
     def model_shape(self, directory: str) -> dict[str, Any]:
         """The fields of a Model that a checkpoint folder holds; ValueError where it is none."""
         from engines import checkpoint

@@ -22,6 +22,7 @@ from perfsuite.conversation import Conversation
 from perfsuite.devices import Device
 from perfsuite.errors import EngineUnavailable, OptionError, Void
 from perfsuite.peaks import ALIVE, PEAK
+from perfsuite.perplexity import has_perplexity, perplexity
 from perfsuite.procedures import MEASURED_KINDS, Call, Procedure, procedure
 from perfsuite.protocols import Engine
 from perfsuite.runtimes import loaded, resident, runtime, wait_for_all
@@ -40,11 +41,16 @@ class Perf:
         device: Device,
         conversation: Conversation,
         haystack: Path | None = None,
+        text: Path | None = None,
         loading: Block | None = None,
     ) -> None:
-        """`loading` gets the figures of an engine's loading; the first call on an engine tells."""
+        """haystack: of needles; text: whose perplexity a checkpoint is asked for.
+
+        `loading` gets the figures of an engine's loading; the first call on an engine tells.
+        """
         self._case, self._device, self._conversation = case, device, conversation
-        self._haystack, self._loading = haystack, {} if loading is None else loading
+        self._haystack, self._text = haystack, text
+        self._loading = {} if loading is None else loading
         self._spinning = None if conversation.slow is None else Spinning(conversation.slow)
         self._parts: set[str] = set()
 
@@ -118,13 +124,20 @@ class Perf:
         beside = partial(self._beside, offer, engine, workload)
         return self._measure(name, subject, tools, workload.dtype, check, beside)
 
-    def _beside(self, offer: Any, engine: Engine, workload: Workload) -> Block:
-        """What is told of an engine beside its blocks: its loading, and its technique's errors."""
-        figures = dict(self._loading)
+    def _beside(
+        self, offer: Any, engine: Engine, workload: Workload
+    ) -> tuple[Block, dict[str, str]]:
+        """What is told of an engine beside its blocks: its loading, its technique's errors, its
+        perplexity; with words for its configuration.
+        """
+        figures, words = dict(self._loading), dict[str, str]()
         self._loading.clear()
         if self._conversation.first:
             figures |= compared(offer, engine, workload)
-        return figures
+            if self._text is not None and has_perplexity(offer, workload):
+                found, words = perplexity(offer, engine, workload, self._text)
+                figures |= found
+        return figures, words
 
     def _measure(
         self,
@@ -133,7 +146,7 @@ class Perf:
         tools: ModuleType,
         dtype: str | None,
         check: Callable[[], None] = lambda: None,
-        beside: Callable[[], Block] = dict,
+        beside: Callable[[], tuple[Block, dict[str, str]]] = lambda: ({}, {}),
     ) -> dict[str, float]:
         check()
         subject.warm_up()
@@ -156,7 +169,10 @@ class Perf:
             taken, words = self._memory(subject, tools)
             once |= taken
             facts |= words | self._ceilings(tools, dtype)
-        once |= beside()
+        told, words = beside()
+        once |= told
+        if words:
+            facts["config"] = {**facts.get("config", {}), **words}
         self._conversation.done(name, once, facts)
         return watched.medians() | once
 

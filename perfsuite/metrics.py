@@ -288,6 +288,13 @@ _ALL = (
         limit=0.25,
     ),
     Metric(
+        "perplexity", "teacher_forced", "perplexity", "count", "tokens",
+        "e to the mean of -ln p over the tokens of a text, all but the first of each sequence, p"
+        " the engine's probability of the token given those before it",
+        exact=True,
+        limit=0.01,
+    ),
+    Metric(
         "output_throughput", "whole_run", "served out", "throughput", "tokens/s",
         "output tokens of the requests that were answered / time from the first that was due to the"
         " end of the last",

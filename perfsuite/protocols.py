@@ -164,6 +164,9 @@ class Offer(Protocol):
     p * ln(p / q), p of the unquantised model, q of the engine) and "max_logit_error" (the largest
     absolute difference of a logit), or an empty one where there is nothing to compare with. Asked
     once a test, in its first process, after all that is measured.
+    `negative_log_likelihood(engine, token_ids)` -> of sequences [B, T], nats a token: the mean over
+    all tokens but the first of each sequence, each given those before it in the engine's own cache.
+    Asked likewise, with --perf-model and --perf-text, on workloads of one batch.
     `distributed` (True: under torchrun every rank opens the engine for its own part; RANK,
     LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set, the device is the rank's own).
     One that has no `open` is compiled and never run.

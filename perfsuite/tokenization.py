@@ -76,10 +76,10 @@ def _loaded(file: Path) -> Any:
         from tokenizers import Tokenizer as OfLibrary
     except ImportError:
         raise EngineUnavailable(
-            "needles on a checkpoint need the tokenizers library: pip install tokenizers"
+            "the texts of a checkpoint need the tokenizers library: pip install tokenizers"
         ) from None
     if not file.is_file():
-        raise EngineUnavailable(f"{file} is missing: needles need the checkpoint's tokenizer")
+        raise EngineUnavailable(f"{file} is missing: texts need the checkpoint's tokenizer")
     try:
         return OfLibrary.from_file(str(file))
     except Exception as problem:  # noqa: BLE001 - the library raises plain Exception

@@ -74,12 +74,29 @@ class TorchaoLlamaOffer:
         return checking.verify(engine, workload, reference_weights(workload))
 
     def compare(self, engine: Any, workload: Any) -> Mapping[str, float]:
-        """How far the techniques move the model's distribution; empty where nothing can be said."""
-        if not is_verifiable(workload) or engine.plan == NORMAL:
+        """How far the techniques move the model's distribution.
+
+        Empty where nothing can be said: without a technique, of a large model with random weights,
+        and where the plain model does not fit beside this engine.
+        """
+        says_something = is_verifiable(workload) or workload.model.checkpoint is not None
+        if not says_something or engine.plan == NORMAL:
             return {}
         from engines.torchao_llama import accuracy
+        from engines.torchao_llama.room import require_memory
 
-        return accuracy.compare(engine, workload, weights_for(workload))
+        plain = accuracy.plain(workload)
+        try:
+            require_memory(plain, engine.device)
+        except MemoryError:
+            return {}
+        return accuracy.compare(engine, plain, weights_for(workload))
+
+    def negative_log_likelihood(self, engine: Any, stream: Any) -> float:
+        """Of token ids [B, T], nats a token, through the cache as it is held."""
+        from engines.likelihood import mean_loss
+
+        return mean_loss(engine, stream)
 
     def model_shape(self, directory: str) -> dict[str, Any]:
         """The fields of a Model that a checkpoint folder holds; ValueError where it is none."""

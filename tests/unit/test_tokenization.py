@@ -73,7 +73,7 @@ def test_a_checkpoint_has_its_own_tokens(checkpoint: Path) -> None:
 def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file, a file that is none, or the library."""
     pytest.importorskip("tokenizers")
-    with pytest.raises(EngineUnavailable, match=r"tokenizer\.json is missing: needles need"):
+    with pytest.raises(EngineUnavailable, match=r"tokenizer\.json is missing: texts need"):
         CheckpointTokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(EngineUnavailable, match="not a tokenizer"):
