@@ -50,7 +50,12 @@ class Case:
         if self.offer is None:
             return f"{self.workload.id}-none"
         other = f"-{self.slice}" if self.slice != slice_of(self.workload.device) else ""
-        return f"{self.workload.id}-{self.offer.name}-{self.tier}{other if self.slice else ''}"
+        return f"{self.name}{other if self.slice else ''}"
+
+    @property
+    def name(self) -> str:
+        """The id without the slice, which a baseline's folder tells."""
+        return f"{self.workload.id}-{self.offer.name}-{self.tier}"
 
 
 def entry_point_offers() -> list[Any]:
@@ -111,7 +116,7 @@ def cases(options: Options, offers: Sequence[Any], pattern: str | None) -> list[
     """
     chosen = chosen_offers(offers, options.engines)
     model = checkpoint_model(options.model, chosen) if options.model else None
-    measured = _matching(catalogue(options.scale, model), pattern)
+    measured = _matching(map(options.load.of, catalogue(options.scale, model)), pattern)
     full = _matching(catalogue("full", model), pattern)
     found = [c for w in measured for c in _measured_cases(w, chosen, options)]
     found.sort(key=lambda case: comes_last(case.workload))

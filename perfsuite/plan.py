@@ -79,7 +79,7 @@ def plan_of(item: pytest.Item, options: Options) -> Plan:
     case = case_of(item)
     test = item.nodeid.partition("::")[0]
     of_documents = case is not None and item.obj.__module__.startswith(_SUITE_MODULE)  # type: ignore[attr-defined]
-    name = case.workload.id if of_documents and case else item.nodeid.partition("::")[2]
+    name = case.workload.id if of_documents and case else _own_name(item, case)
     static = case is not None and case.tier == "static"
     return Plan(
         nodeid=item.nodeid,
@@ -92,6 +92,11 @@ def plan_of(item: pytest.Item, options: Options) -> Plan:
         else machine_class(options.device),
         options=for_item(options, marker_of(item)),
     )
+
+
+def _own_name(item: pytest.Item, case: Case | None) -> str:
+    name = item.nodeid.partition("::")[2]
+    return name if case is None or case.offer is None else name.replace(case.id, case.name)
 
 
 def case_of(item: pytest.Item) -> Case | None:

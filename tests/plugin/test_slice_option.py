@@ -179,6 +179,19 @@ def test_another_slice_has_a_folder_of_its_own(rows: Any) -> None:
 
 
 @needs_libtpu
+def test_a_row_on_its_own_slice_is_not_gone_from_another(rows: Any) -> None:
+    """One of the document's rows is for a single chip, where a plain run looks for it."""
+    both = _TEST.replace("*-bf16-b96-c2048", "gemma_*-bf16-b*")
+    rows.write("test_it.py", both)
+    assert rows.perf("--perf-device=tpu", "--perf-slice=v5e-8", "--perf-save").ret == 0
+    assert {saved["machine"] for saved in rows.report["results"]} == {"tpu-v5e-8"}
+    assert "gemma_2b-v5e_1" in " ".join(rows.results)
+
+    rows.perf("--perf-device=tpu").stdout.no_fnmatch_line("GONE: *")
+    assert rows.report["gone"] == []
+
+
+@needs_libtpu
 def test_two_processes_compile_side_by_side(rows: Any) -> None:
     """-n 2 gives both rows their libtpu; a row that is no longer there is gone."""
     done = rows.perf("--perf-device=tpu", "-n", "2", "--perf-save")
