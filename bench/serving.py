@@ -4,14 +4,16 @@ The server notes the moment before it writes each token; both processes read one
 The error of a stamp is the client's less the server's: the kernel, the event loop, the parsing.
 
     python bench/serving.py                 all parts
-    python bench/serving.py --only stamps   or bare, stall, overload
+    python bench/serving.py --only stamps   or bare, stall, overload, burst, capacity
 
 - stamps: 500 requests, Poisson at 50 a second, 64 tokens each: the first after 50 ms, then one
-  every 5 ms.
+  every 5 ms. Stamps are taken when bytes were read; the line below has those after parsing.
 - bare: one blocking socket that does nothing but stamp, for what the machine itself adds.
 - stall: as stamps, and the server stands still for 2 s. Every request that was due meanwhile must
   show what was left of it in its latency from due.
 - overload: five times the rate at which this client can send. The run must be VOID.
+- burst: 64 requests at once, of 1 token and of 16: how much of the run was sending?
+- capacity: rising rates of short and of long answers until one process is late, and then by two.
 """
 
 from __future__ import annotations
@@ -23,21 +25,26 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.request import urlopen
 
+from perfsuite.adapters import Event
 from perfsuite.adapters.openai import OpenAI
+from perfsuite.serving import clients
 from perfsuite.serving.arrivals import Arrivals, at_once, constant, poisson
 from perfsuite.serving.client import Outcome, offer, run
 from perfsuite.serving.figures import figures, percentile
-from perfsuite.serving.request import Request
+from perfsuite.serving.lateness import sending_s
+from perfsuite.serving.request import Request, duration_s
 
 REQUESTS, RATE, TOKENS = 500, 50.0, 64
 FIRST_S, EACH_S = 0.050, 0.005
 STALL_AFTER_S, STALL_S = 4.0, 2.0
 BARE = 25  # requests
+BURST = 64  # requests of the smoke load
+CAPACITY_S = 4.0  # of each rate
 SHORT, OVERLOAD = 4, 5  # tokens of a request that is only there to be sent; times the capacity
 
 
@@ -151,13 +158,35 @@ def fake_server(*options: str) -> Iterator[str]:
             process.terminate()
 
 
-async def loaded(url: str, count: int, tokens: int, arrivals: Arrivals) -> Outcome:
-    """The outcome of a load whose requests are known by their only prompt token."""
-    adapter = OpenAI(url, "fake", silence_s=60.0)
+class AfterParsing(OpenAI):
+    """Notes the moments that stamps would have, were they taken from events and not from bytes."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, "fake", silence_s=60.0)
+        self.stamps: dict[str, list[float]] = {}
+
+    async def send(self, request: Request) -> AsyncGenerator[Event, None]:
+        """The answer, noted."""
+        stamps = self.stamps[str(request.id)] = []
+        async for event in super().send(request):
+            if event.tokens:
+                stamps.append(time.perf_counter())
+            yield event
+
+
+def asked(count: int, tokens: int) -> list[Request]:
+    """Requests that are known by their only prompt token."""
+    return [Request(number, (number,), tokens) for number in range(count)]
+
+
+async def loaded(
+    url: str, count: int, tokens: int, arrivals: Arrivals, adapter: OpenAI | None = None
+) -> Outcome:
+    """The outcome of a load."""
+    adapter = adapter or OpenAI(url, "fake", silence_s=60.0)
     await adapter.open()
     try:
-        requests = [Request(number, (number,), tokens) for number in range(count)]
-        return await offer(adapter, requests, arrivals)
+        return await offer(adapter, asked(count, tokens), arrivals)
     finally:
         await adapter.close()
 
@@ -171,12 +200,14 @@ def noted(url: str) -> dict[str, Any]:
 def stamps() -> None:
     """The error of each of 32,000 stamps."""
     with fake_server() as url:
-        outcome = run(loaded(url, REQUESTS, TOKENS, poisson(REQUESTS, RATE, seed=1)))
+        adapter = AfterParsing(url)
+        outcome = run(loaded(url, REQUESTS, TOKENS, poisson(REQUESTS, RATE, seed=1), adapter))
         sent = noted(url)["stamps"]
     given = {str(r.request.id): [stamp for stamp, _ in r.token_s] for r in outcome.records}
     late = [1e3 * (record.sent_s - record.intended_s) for record in outcome.records]
     print(f"stamps: {outcome.arrivals}, {outcome.busy_share:.0%} of a core")
     print(f"  error of a stamp: {spread(errors(given, sent))}")
+    print(f"  after parsing:    {spread(errors(adapter.stamps, sent))}")
     print(f"  lateness of sending: {spread(late)}")
     print(
         f"  void: {outcome.void or 'no'}; failures: {figures(outcome.records).failures or 'none'}"
@@ -240,7 +271,50 @@ def overload() -> None:
     print(f"  void: {outcome.void or 'no'}")
 
 
-PARTS = {"stamps": stamps, "bare": bare, "stall": stall, "overload": overload}
+def burst() -> None:
+    """Is a smoke load VOID only where the client is what would be measured?"""
+    with fake_server() as url:
+        for tokens in (1, 16):
+            outcome = run(loaded(url, BURST, tokens, at_once(BURST)))
+            sending, whole = sending_s(outcome.records), duration_s(outcome.records)
+            print(
+                f"burst: {BURST} requests of {tokens} tokens: sent in {1e3 * sending:.0f} ms of"
+                f" {1e3 * whole:.0f} ms; void: {outcome.void or 'no'}"
+            )
+
+
+def capacity() -> None:
+    """What one process keeps up with, in requests and in tokens a second; then two."""
+    with fake_server() as url:
+        for tokens, first in ((SHORT, 250.0), (TOKENS, 50.0)):
+            rate = first
+            while _kept_up(url, tokens, rate, 1) and rate < 64 * first:
+                rate *= 2
+            _kept_up(url, tokens, rate, 2)
+
+
+def _kept_up(url: str, tokens: int, rate: float, count: int) -> bool:
+    requests = asked(int(rate * CAPACITY_S), tokens)
+    schedule = constant(len(requests), rate)
+    adapter = OpenAI(url, "fake", silence_s=60.0)
+    if count == 1:
+        outcome = run(loaded(url, len(requests), tokens, schedule))
+    else:
+        outcome = clients.offered(adapter, requests, schedule, count)
+    late = percentile([1e3 * (r.sent_s - r.intended_s) for r in outcome.records], 0.5)
+    verdict = "VOID" if outcome.void else "kept up"
+    print(
+        f"capacity: {count} client: {rate:.0f} requests/s of {tokens} tokens,"
+        f" {rate * tokens:.0f} tokens/s: {verdict}, median lateness {late:.1f} ms,"
+        f" {outcome.busy_share:.0%} of a core"
+    )
+    return not outcome.void
+
+
+PARTS = {
+    "stamps": stamps, "bare": bare, "stall": stall, "overload": overload, "burst": burst,
+    "capacity": capacity,
+}  # fmt: skip
 
 
 def main() -> None:

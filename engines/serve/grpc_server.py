@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,17 @@ STATUS = {
     Failed: grpc.StatusCode.INTERNAL,
     TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the same port is an error
+    # Windows that grow with the line's speed let in most of 100 MB before it is refused.
+    ("grpc.http2.bdp_probe", 0),
+    # A client that vanishes without a word is found out by a ping, and one that pings is not cut.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+log = logging.getLogger("engines.serve")
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,8 @@ class Orchestrator:
             with self.front.ask(prompt, tokens, self.stops) as answer:
                 await self._send(answer, self.text.reader() if speaks else None, context)
         except tuple(STATUS) as problem:
-            await context.abort(STATUS[type(problem)], str(problem))
+            with suppress(grpc.aio.InternalError):  # the client is gone, and is not told
+                await context.abort(STATUS[type(problem)], str(problem))
 
     def _parsed(self, data: bytes) -> Any:
         try:
@@ -94,23 +108,75 @@ class Orchestrator:
                 text += reader.rest()
             message = DecodeResponse()
             message.stream_content.samples.add(text=text, token_ids=sent)
+            await self._written(message.SerializeToString(), context)
+
+    async def _written(self, data: bytes, context: Any) -> None:
+        try:
             async with asyncio.timeout(self.limits.stall_s):
-                await context.write(message.SerializeToString())
+                await context.write(data)
+        except TimeoutError:
+            raise TimeoutError(f"nothing was taken for {self.limits.stall_s:g} s") from None
 
 
-async def started(orchestrator: Orchestrator, host: str, port: int) -> tuple[Any, int]:
+class Listening:
+    """A gRPC server that takes requests until it is stopped.
+
+    The library's loop that takes them ends at a request whose path is no UTF-8, and the port is
+    closed; answers under way go on. A new server then listens on the same port.
+    """
+
+    def __init__(self, orchestrator: Orchestrator, host: str) -> None:
+        self._orchestrator = orchestrator
+        self._host = f"[{host}]" if ":" in host else host
+        self._servers: list[Any] = []
+        self._again: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    async def listen(self, port: int) -> int:
+        """The port; OSError where it can not be had."""
+        largest = ("grpc.max_receive_message_length", self._orchestrator.limits.body_bytes)
+        server = grpc.aio.server(options=[largest, *_OPTIONS])
+        server.add_generic_rpc_handlers((self._orchestrator.handler(),))
+        try:
+            found = int(server.add_insecure_port(f"{self._host}:{port}"))
+        except RuntimeError as problem:
+            raise OSError(f"gRPC can not listen on {self._host}:{port}: {problem}") from None
+        before = asyncio.all_tasks()
+        await server.start()
+        self._servers.append(server)
+        for task in asyncio.all_tasks() - before:
+            if _takes_requests(task):
+                task.add_done_callback(lambda ended: self._ended(ended, found))
+        return found
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more requests; those under way may end within the grace."""
+        self._stopped = True
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+
+    def _ended(self, task: asyncio.Task[Any], port: int) -> None:
+        if self._stopped or task.cancelled() or task.exception() is None:
+            return
+        log.error("gRPC took no more requests (%s): it listens again", task.exception())
+        again = asyncio.create_task(self._listen_again(port))
+        self._again.add(again)
+        again.add_done_callback(self._again.discard)
+
+    async def _listen_again(self, port: int) -> None:
+        """The port is free within milliseconds."""
+        while not self._stopped:
+            try:
+                await self.listen(port)
+                return
+            except OSError:
+                await asyncio.sleep(0.01)
+
+
+def _takes_requests(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__qualname__", "").endswith("_server_main_loop")
+
+
+async def started(orchestrator: Orchestrator, host: str, port: int) -> tuple[Listening, int]:
     """The server and its port; OSError where the port can not be had."""
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", orchestrator.limits.body_bytes),
-            ("grpc.so_reuseport", 0),  # a second server on the same port is an error
-        ]
-    )
-    server.add_generic_rpc_handlers((orchestrator.handler(),))
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        found = server.add_insecure_port(address)
-    except RuntimeError as problem:
-        raise OSError(f"gRPC can not listen on {address}: {problem}") from None
-    await server.start()
-    return server, found
+    server = Listening(orchestrator, host)
+    return server, await server.listen(port)

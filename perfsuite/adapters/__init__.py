@@ -7,7 +7,7 @@ it can not do is an error that says so; it never does something else instead.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from perfsuite.serving.request import Request
@@ -20,13 +20,20 @@ class Event:
     tokens counts the output tokens of the whole answer so far, None where the wire does not say.
     Three events mean something of their own: tokens 0 is yielded once, when the request has been
     written; an event that brought output has tokens above 0, or None; the last event is `done`
-    and has no output, its usage is (input tokens, output tokens) as the server counted them.
+    and has no output, its usage is (input tokens, output tokens) as the server counted them, or as
+    many token ids as were sent and came where the wire has no counts.
+
+    text or token_ids are what it said, as far as the wire tells. arrived_s is when its bytes were
+    read (of tokens 0: written), by time.perf_counter, before anything was made of them; None
+    leaves the stamp to the client, who takes it when the event comes to him.
     """
 
     tokens: int | None = None
     text: str = ""
+    token_ids: tuple[int, ...] = ()
     done: bool = False
     usage: tuple[int, int] | None = None
+    arrived_s: float | None = field(default=None, compare=False)
 
 
 class RequestFailed(Exception):
@@ -43,7 +50,11 @@ class RequestFailed(Exception):
 
 
 class Adapter(Protocol):
-    """The subject of a load. `send` may run for any number of requests at once."""
+    """The subject of a load. `send` may run for any number of requests at once.
+
+    One that other processes can open too, so that several send a load together, has `elsewhere()`:
+    where its class is, as "module:Class", and the arguments that it is made with, in JSON's types.
+    """
 
     async def open(self) -> None:
         """Raise EngineUnavailable unless the engine answers and is the one that was asked for.

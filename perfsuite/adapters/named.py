@@ -1,4 +1,4 @@
-"""Other people's engines by name: `--engine=openai` at a URL, `--engine=vllm` in process.
+"""Other people's engines by name: `openai` and `jetstream_grpc` at a URL, `vllm` in process.
 
 Nothing of theirs is imported before one of them is named. A server's model is its own: of a
 workload only the lengths, the number of prompts and the arrivals are taken, and the configuration
@@ -10,28 +10,47 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from perfsuite.adapters import Adapter
 from perfsuite.errors import EngineUnavailable, OptionError
 from perfsuite.workloads import Workload
 
-OPENAI, VLLM = "openai", "vllm"
-NAMES = (OPENAI,)
+OPENAI, JETSTREAM, VLLM = "openai", "jetstream_grpc", "vllm"
+NAMES = (OPENAI, JETSTREAM)
+# The class of each, by module and name, and the extra that has its libraries.
+_CLIENTS = {
+    OPENAI: ("perfsuite.adapters.openai", "OpenAI", "serving"),
+    JETSTREAM: ("perfsuite.adapters.jetstream", "JetStream", "jetstream"),
+}
+
+
+def client(name: str, url: str) -> Any:
+    """A client of the server at that URL, not open; EngineUnavailable without its extra."""
+    module, kind, extra = _CLIENTS[name]
+    try:
+        return getattr(import_module(module), kind)(url)
+    except ModuleNotFoundError as missing:
+        raise EngineUnavailable(
+            f"--engine={name} needs {missing.name}, which is not installed\n"
+            f"pip install 'perfsuite[{extra}]'"
+        ) from None
 
 
 @dataclass(frozen=True)
 class Server:
     """A server at a URL; the engine of a workload of the kind "serving"."""
 
+    name: str
     url: str
     config: dict[str, Any] = field(default_factory=dict)
 
-    def adapter(self) -> Any:
+    def adapter(self) -> Adapter:
         """A client of its own."""
-        from perfsuite.adapters.openai import OpenAI
-
-        return OpenAI(self.url)
+        found: Adapter = client(self.name, self.url)
+        return found
 
     def close(self) -> None:
         """It was running before."""
@@ -39,10 +58,10 @@ class Server:
 
 @dataclass(frozen=True)
 class EndpointOffer:
-    """An OpenAI-compatible server that is running."""
+    """A server that is running and speaks what `name` says."""
 
+    name: str
     url: str
-    name: str = OPENAI
     framework: str = ""
     default: bool = False
 
@@ -52,8 +71,8 @@ class EndpointOffer:
 
     def open(self, workload: Workload, device: str) -> Server:  # noqa: ARG002 - the server's
         """The server, asked for its model; EngineUnavailable where none answers."""
-        model = asyncio.run(_model(self.url))
-        return Server(self.url, {"endpoint": self.url, "model": model})
+        model = asyncio.run(_model(self.name, self.url))
+        return Server(self.name, self.url, {"endpoint": self.url, "model": model})
 
 
 def offers(url: str, engines: Sequence[str]) -> list[Any]:
@@ -81,13 +100,16 @@ def _endpoints(url: str, engines: Sequence[str]) -> list[Any]:
         raise OptionError(f"--engine={named[0]} needs --perf-endpoint=URL, the server to measure")
     if url and not named:
         raise OptionError(f"--perf-endpoint has no effect without --engine={' or '.join(NAMES)}")
-    return [EndpointOffer(url)] if url else []
+    if len(named) > 1:
+        raise OptionError(
+            f"--perf-endpoint is one server, --engine={','.join(named)} are two ways to ask it\n"
+            "measure them in runs of their own"
+        )
+    return [EndpointOffer(name, url) for name in named]
 
 
-async def _model(url: str) -> str:
-    from perfsuite.adapters.openai import OpenAI
-
-    client = OpenAI(url)
-    await client.open()
-    await client.close()
-    return client.model
+async def _model(name: str, url: str) -> str:
+    asked = client(name, url)
+    await asked.open()
+    await asked.close()
+    return str(asked.model)

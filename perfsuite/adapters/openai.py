@@ -17,8 +17,10 @@ import asyncio
 import errno
 import json
 import ssl
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,6 +68,13 @@ class OpenAI:
         self._ignore_eos, self._silence_s = ignore_eos, silence_s
         self._session: aiohttp.ClientSession | None = None
 
+    def elsewhere(self) -> tuple[str, dict[str, Any]]:
+        """How another process makes the same client; see Adapter."""
+        return f"{__name__}:{type(self).__name__}", {
+            "url": self._root, "model": self.model, "chat": self._chat, "key": self._key,
+            "ca_file": self._ca_file, "ignore_eos": self._ignore_eos, "silence_s": self._silence_s,
+        }  # fmt: skip
+
     async def open(self) -> None:
         """Ask for the list of models; see Adapter.open."""
         fresh = self._session is None
@@ -85,13 +94,14 @@ class OpenAI:
 
     async def send(self, request: Request) -> AsyncGenerator[Event, None]:
         """The answer as it comes: tokens 0 when the request is written, output, the end."""
-        written = asyncio.get_running_loop().create_future()
+        written: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         answer = asyncio.ensure_future(self._posted(request, written))
+        either: set[asyncio.Future[Any]] = {answer, written}
         try:
             with _failures():
-                await asyncio.wait({answer, written}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if written.done():
-                    yield Event(tokens=0)
+                    yield Event(tokens=0, arrived_s=written.result())
                 response = await answer
                 async with aclosing(_events(response, self.model)) as events:
                     async for event in events:
@@ -101,7 +111,7 @@ class OpenAI:
             _given_up(answer)
 
     async def _posted(
-        self, request: Request, written: asyncio.Future[None]
+        self, request: Request, written: asyncio.Future[float]
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise EngineUnavailable(f"the adapter of {self._root} is not open")
@@ -220,7 +230,7 @@ async def _tell_written(
     """A connection was there: the request is written to it now."""
     written = context.trace_request_ctx
     if written is not None and not written.done():
-        written.set_result(None)
+        written.set_result(time.perf_counter())  # before this loop comes to whoever waits for it
 
 
 async def _events(response: aiohttp.ClientResponse, model: str) -> AsyncGenerator[Event, None]:
@@ -231,9 +241,10 @@ async def _events(response: aiohttp.ClientResponse, model: str) -> AsyncGenerato
         raise RequestFailed("no stream", found)
     stream, answer = EventStream(), Answer(model)
     async for read in response.content.iter_any():
+        arrived = time.perf_counter()  # before parsing, which a burst of events would wait for
         for data in _fed(stream, read):
             if (event := answer.take(data)) is not None:
-                yield event
+                yield replace(event, arrived_s=arrived)
             if answer.done:
                 return
     yield answer.end()

@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 from perfsuite.errors import OptionError
 from perfsuite.serving.request import Request
@@ -43,6 +44,74 @@ class ClosedLoop:
 
 
 Arrivals = Schedule | ClosedLoop
+
+AT_ONCE = "at-once"
+SPECS = "at-once, poisson:RATE, gamma:RATE:SHAPE, constant:RATE, trace:FILE or users:N"
+_NUMBERS = {"at-once": 0, "poisson": 1, "gamma": 2, "constant": 1, "users": 1}
+
+
+def spec(text: str, root: Path) -> str:
+    """A specification in its one spelling: `poisson:5.0` is `poisson:5`, files are absolute.
+
+    Raises OptionError for one that can not be meant.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "trace" and rest:
+        found = f"trace:{Path(root, rest).resolve()}"
+    else:
+        found = ":".join([kind, *(f"{number:g}" for number in _numbers(text))])
+    specified(found, count=1, seed=0)
+    return found
+
+
+def specified(spec: str, count: int, seed: int) -> Arrivals:
+    """The arrivals of `count` requests by a specification, one of `SPECS`; see `spec`."""
+    kind, _, rest = spec.partition(":")
+    if kind == "trace" and rest:
+        return trace(read_trace(Path(rest)))
+    numbers = _numbers(spec)
+    if kind == "users":
+        return ClosedLoop(_whole(numbers[0], spec))
+    if kind == "poisson":
+        return poisson(count, numbers[0], seed)
+    if kind == "gamma":
+        return gamma(count, numbers[0], numbers[1], seed)
+    return constant(count, numbers[0]) if kind == "constant" else at_once(count)
+
+
+def read_trace(file: Path) -> list[float]:
+    """The moments in a text file, in seconds, one a line; empty lines and `#` are read over."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"the trace {file} can not be read: {error}") from None
+    moments = []
+    for number, line in enumerate(lines, start=1):
+        said = line.partition("#")[0].strip()
+        try:
+            moments += [float(said)] if said else []
+        except ValueError:
+            raise OptionError(
+                f"{file}, line {number}: {said[:40]!r}; expected a moment in seconds"
+            ) from None
+    return moments
+
+
+def _numbers(spec: str) -> list[float]:
+    kind, *rest = spec.split(":")
+    try:
+        numbers = [float(text) for text in rest]
+    except ValueError:
+        numbers = []
+    if kind not in _NUMBERS or len(numbers) != len(rest) or len(rest) != _NUMBERS[kind]:
+        raise OptionError(f"--perf-arrivals {spec!r}: expected {SPECS}")
+    return numbers
+
+
+def _whole(number: float, spec: str) -> int:
+    if number != number // 1:
+        raise OptionError(f"--perf-arrivals {spec!r}: expected a whole number of users")
+    return int(number)
 
 
 def at_once(count: int) -> Schedule:

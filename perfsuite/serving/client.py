@@ -40,6 +40,7 @@ class Outcome:
     ended: str  # why it ended before its time, or ""
     busy_share: float  # of one processor, that the client's thread used
     void: str  # why the client is to blame for what was measured, or ""
+    clients: int = 1  # processes that sent it
 
 
 async def offer(
@@ -47,14 +48,19 @@ async def offer(
     requests: Sequence[Request],
     arrivals: Arrivals,
     clock: Clock = time.perf_counter,
+    start_s: float | None = None,
 ) -> Outcome:
-    """Run the load on an adapter that is open, which stays open. OptionError without requests."""
+    """Run the load on an adapter that is open, which stays open. OptionError without requests.
+
+    start_s is the clock's reading at which the load starts: now, unless several processes share it.
+    """
     if not requests:
         raise OptionError("a load of no requests: expected one at least")
     load = _Load(adapter, clock)
     with _settled():
+        await load.wait_for(start_s)
         start, used = clock(), time.thread_time()
-        await load.until_gone(load.of(requests, arrivals))
+        await load.until_gone(load.of(requests, arrivals, start_s))
         busy_share = (time.thread_time() - used) / max(clock() - start, 1e-9)
     records = tuple(load.records)
     return Outcome(
@@ -103,16 +109,23 @@ class _Load:
         if not work.cancelled():
             work.result()  # raises what is no failure of a request, but a defect
 
-    async def of(self, requests: Sequence[Request], arrivals: Arrivals) -> None:
+    async def wait_for(self, start_s: float | None) -> None:
+        """Until the load starts."""
+        if start_s is not None:
+            await self._until(start_s)
+
+    async def of(
+        self, requests: Sequence[Request], arrivals: Arrivals, start_s: float | None
+    ) -> None:
         """Send all of them."""
         if isinstance(arrivals, ClosedLoop):
             await self._users(requests, arrivals.users)
         else:
-            await self._scheduled(on_schedule(requests, arrivals))
+            start = self._clock() if start_s is None else start_s
+            await self._scheduled(on_schedule(requests, arrivals), start)
 
-    async def _scheduled(self, requests: Iterable[Request]) -> None:
+    async def _scheduled(self, requests: Iterable[Request], start: float) -> None:
         """Each request at its moment, in a task of its own."""
-        start = self._clock()
         with _plain_errors():
             async with asyncio.TaskGroup() as tasks:
                 for request in sorted(requests, key=lambda request: request.arrival_s):
@@ -157,7 +170,7 @@ class _Load:
         most = ENDLESS * max(record.request.max_tokens, 16)
         async with aclosing(self._adapter.send(record.request)) as events:
             async for event in events:
-                _note(record, event, self._clock())
+                _note(record, event, self._clock() if event.arrived_s is None else event.arrived_s)
                 if len(record.token_s) > most:
                     raise RequestFailed("endless", f"over {most} events")
         if not record.finished_s:
@@ -184,6 +197,9 @@ class _Load:
 def _note(record: Record, event: Event, now: float) -> None:
     """What an event says, with its stamp; one that brought nothing says nothing."""
     known = record.token_s[-1][1] if record.token_s else None
+    if event.text:
+        record.texts.append(event.text)
+    record.token_ids += event.token_ids
     if event.done:
         record.finished_s = now
         record.input_tokens, record.output_tokens = event.usage or (None, known)

@@ -80,18 +80,20 @@ def sharegpt(
     limits: LengthLimits = JETSTREAM,
     *,
     as_text: bool = False,
+    most: int = 0,
 ) -> Dataset:
     """`count` requests of the conversations in ShareGPT's JSON file, in a seeded order.
 
-    Prompts are token ids, or text for endpoints that take nothing else. OptionError where the file
-    can not be read, is no JSON list, or gives fewer prompts than asked.
+    Up to `most`, if that is more and the file has them. Prompts are token ids, or text for
+    endpoints that take nothing else. OptionError where the file can not be read, is no JSON list,
+    or gives fewer prompts than asked.
     """
     _check_count(count)
     rows = _rows(file)
     order = random.Random(seed).sample(range(len(rows)), len(rows))
     drawn = _Drawn(tokenize, limits, as_text)
     for number in order:
-        if len(drawn.requests) < count:
+        if len(drawn.requests) < max(count, most):
             drawn.take(number, rows[number])
     found = drawn.dataset(f"ShareGPT, {file.name}")
     if len(found.requests) < count:

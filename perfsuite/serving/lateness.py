@@ -4,10 +4,17 @@ A client that is late sends another load than it was told to: what looks like a 
 slow client. Two things are told apart. A run whose sending fell behind by a part of its own length
 is VOID: its rate was not the one that was asked for. A request that was late by a part of an
 answer's time spoils that answer alone, and with some others the tail of a latency.
+
+Requests that are due at one moment are sent one after the other, whoever sends them. Each may be
+late by 2 ms more for each that is due with it, which is several times what this client takes; what
+is later than that is late. And at least half of the run has to be the server's: where sending a
+burst takes longer, what is measured is how fast the client sends.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
@@ -17,26 +24,35 @@ LATE_SHARE = 0.05  # of a run, of an answer: as much as a figure may lose by def
 LATE_FLOOR_S = 0.01  # what a busy machine's scheduler does to anybody
 LATE_REQUESTS = 0.25  # share of the requests of a run that may be later than that
 BUSY_SHARE = 0.9  # of one processor: an event loop that is never idle stamps late
+TURN_S = 0.002  # for each request that is due at the same moment
+SENDING_SHARE = 0.5  # of a run, that sending a burst may take
 
-_REMEDY = "lower the load, or run the client on a machine of its own"
+_REMEDY = "lower the load, let more processes send it (--perf-clients), or use another machine"
 
 
 def late_share(records: Sequence[Record]) -> float:
     """The share of requests that were sent late by over 5 % of the median time of an answer."""
     ends = [(record, record.last_token_s) for record in records]
     answers = [end - record.sent_s for record, end in ends if end is not None]
-    return _later(records, LATE_SHARE * median(answers) if answers else 0.0)
+    late = [record.sent_s - record.intended_s for record in records]
+    return _share_over(late, LATE_SHARE * median(answers) if answers else 0.0)
 
 
 def late_client(records: Sequence[Record], busy_share: float) -> str:
     """Why the client is to blame for what was measured, or ""."""
     allowed = LATE_SHARE * duration_s(records) if records else 0.0
-    if (share := _later(records, allowed)) > LATE_REQUESTS:
+    if (share := _share_over(_beyond_their_burst(records), allowed)) > LATE_REQUESTS:
         most = max(record.sent_s - record.intended_s for record in records)
         return (
             f"the client was late: {share:.0%} of {len(records)} requests were sent over"
-            f" {1e3 * max(allowed, LATE_FLOOR_S):.0f} ms after they were due, 5 % of the run;"
-            f" the latest by {most:.2f} s\n{_REMEDY}"
+            f" {1e3 * max(allowed, LATE_FLOOR_S):.0f} ms later than due, 5 % of the run,"
+            f" and 2 ms for each due with it; the latest by {most:.2f} s\n{_REMEDY}"
+        )
+    if (share := _sending_share(records)) > SENDING_SHARE:
+        return (
+            f"the server is too fast for this client: of {len(records)} requests that were due at"
+            f" once {1 - LATE_REQUESTS:.0%} were sent after {share:.0%} of the run, half at most;"
+            f" sending all took {1e3 * sending_s(records):.0f} ms\n{_REMEDY}, or more prompts"
         )
     if busy_share > BUSY_SHARE:
         return (
@@ -46,8 +62,37 @@ def late_client(records: Sequence[Record], busy_share: float) -> str:
     return ""
 
 
-def _later(records: Sequence[Record], allowed_s: float) -> float:
-    """The share of requests that were sent later than that, or than the floor."""
+def is_burst(records: Sequence[Record]) -> bool:
+    """Whether all requests, of several, were due at one moment."""
+    return len(records) > 1 and len({record.intended_s for record in records}) == 1
+
+
+def sending_s(records: Sequence[Record]) -> float:
+    """Seconds from the first request that was due until the last was sent; 0 without any."""
+    if not records:
+        return 0.0
+    return max(r.sent_s for r in records) - min(r.intended_s for r in records)
+
+
+def _sending_share(records: Sequence[Record]) -> float:
+    """Of a burst: the part of the run after which three quarters of its requests were sent.
+
+    Not the last: one that was held up says nothing of the others.
+    """
+    if not is_burst(records):
+        return 0.0
+    sent = sorted(record.sent_s - record.intended_s for record in records)
+    most = sent[math.ceil(len(sent) * (1 - LATE_REQUESTS)) - 1]
+    return most / max(duration_s(records), 1e-9) if most > LATE_FLOOR_S else 0.0
+
+
+def _share_over(seconds: Sequence[float], allowed_s: float) -> float:
+    """The share that is more than that, or than the floor."""
     allowed_s = max(allowed_s, LATE_FLOOR_S)
-    late = sum(record.sent_s - record.intended_s > allowed_s for record in records)
-    return late / len(records) if records else 0.0
+    return sum(late > allowed_s for late in seconds) / len(seconds) if seconds else 0.0
+
+
+def _beyond_their_burst(records: Sequence[Record]) -> list[float]:
+    """Seconds that each request was sent later than those due with it may take together."""
+    due = Counter(record.intended_s for record in records)
+    return [r.sent_s - r.intended_s - TURN_S * (due[r.intended_s] - 1) for r in records]

@@ -1,34 +1,33 @@
 """How a server is measured: the document's load, and a few requests that do not wait.
 
-A block is one load of all prompts at once, as JetStream's benchmark sends them, and then one user
-who asks a few times: throughput and time per token come from the first, the time to the first token
-from the second, where no request waits for another. No prompt is sent twice, not even in another
-block, so that a server with a prefix cache has nothing to remember.
+A block is one load of all prompts, at once as JetStream's benchmark sends them or as the run was
+told, and then one user who asks a few times: throughput and time per token come from the first, the
+time to the first token from the second, where no request waits for another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from random import SystemRandom
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from perfsuite.adapters import Adapter
-from perfsuite.errors import Void
+from perfsuite.errors import EngineUnavailable, OptionError, Void
 from perfsuite.generation import Clock
 from perfsuite.generation import Figures as Block
-from perfsuite.serving.arrivals import Arrivals, ClosedLoop, at_once
+from perfsuite.serving import clients
+from perfsuite.serving.arrivals import Arrivals, ClosedLoop
 from perfsuite.serving.client import Outcome, offer, run
-from perfsuite.serving.datasets import LengthLimits, LogNormal, synthetic
+from perfsuite.serving.demand import Demand
 from perfsuite.serving.figures import Figures, figures
-from perfsuite.serving.request import Request
+from perfsuite.serving.lateness import is_burst, sending_s
+from perfsuite.serving.request import Request, duration_s
+from perfsuite.serving.request_log import RequestLog
 from perfsuite.workloads import Workload
 
 _ALONE = 8  # requests of the one user: a median needs 7
 _WARM = 4
-_VOCAB = 256  # token ids that every model has
-# Shares of the longest prompt and answer, near those of ShareGPT's turns within JetStream's limits.
-_MEAN_INPUT, _MEAN_OUTPUT, _SIGMA = 0.25, 0.25, 0.8
 _LOW_LOAD = "served_time_to_first_token/low_load_median"
 
 
@@ -48,19 +47,27 @@ class ServingLoad:
     """The document's serving protocol on an endpoint."""
 
     def __init__(self, engine: Endpoint, workload: Workload, clock: Clock) -> None:
-        self._endpoint, self._workload, self._clock = engine, workload, clock
+        self._endpoint, self._clock = engine, clock
         self._count = int(workload.option("num_prompts") or 1)
-        self._rounds = 0
+        self._demand = Demand(workload, _WARM + self._count + _ALONE)
+        self._clients = int(workload.option("clients") or 0)
+        folder = workload.option("requests_folder")
+        with _void():
+            self._log = RequestLog(Path(folder), workload.id) if folder else None
+        self._blocks = 0
         self._told: dict[str, Any] = {}
 
     def warm_up(self) -> None:
         """A few other prompts; how late they are sent is no matter."""
-        self._outcome(self._requests(_WARM), ClosedLoop(2))
+        self._outcome(self._demand.requests(_WARM), ClosedLoop(2), "warm-up")
 
     def block(self) -> Block:
         """The load, then the user who is alone."""
-        loaded = self._answered(self._requests(self._count), at_once(self._count))
-        alone = self._answered(self._requests(_ALONE), ClosedLoop(1))
+        self._blocks += 1
+        asked = self._demand.requests(self._count)
+        arrivals = self._demand.arrivals(self._count)
+        loaded = self._answered(asked, arrivals, "load", self._processes(asked, arrivals))
+        alone = self._answered(self._demand.requests(_ALONE), ClosedLoop(1), "alone")
         found = figures(loaded.records)
         self._told = _words(loaded, found)
         low = figures(alone.records, low_load=True).values
@@ -75,26 +82,27 @@ class ServingLoad:
 
     def facts(self) -> dict[str, Any]:
         """The endpoint's configuration, the load, what was left out and why."""
-        return {"config": dict(self._endpoint.config), "batch": self._count, **self._told}
+        told = {"config": dict(self._endpoint.config) | self._demand.config(), "batch": self._count}
+        told |= self._told
+        if notes := self._demand.notes():
+            told["dataset_notes"] = notes
+        if self._log is not None:
+            told["requests_file"] = str(self._log.file)
+            told |= {"requests_left_out": self._log.left_out} if self._log.left_out else {}
+        return told
 
-    def _requests(self, count: int) -> Sequence[Request]:
-        """Of other lengths in every round, the same rounds in every process."""
-        self._rounds += 1
-        longest_in, longest_out = self._workload.input_tokens, self._workload.output_tokens
-        limits = LengthLimits(min(4, longest_in, longest_out), longest_in, longest_in + longest_out)
-        drawn = synthetic(
-            count,
-            LogNormal(max(4.0, _MEAN_INPUT * longest_in), _SIGMA),
-            LogNormal(max(4.0, _MEAN_OUTPUT * longest_out), _SIGMA),
-            _VOCAB,
-            seed=self._rounds,
-            limits=limits,
-        )
-        return _own(drawn.requests)
+    def _processes(self, requests: Sequence[Request], arrivals: Arrivals) -> int:
+        """As many as were asked for, or as the planned rate needs, where the adapter allows it."""
+        if self._clients:
+            return self._clients
+        splits = hasattr(self._endpoint.adapter(), "elsewhere")
+        return clients.needed(requests, arrivals) if splits else 1
 
-    def _answered(self, requests: Sequence[Request], arrivals: Arrivals) -> Outcome:
+    def _answered(
+        self, requests: Sequence[Request], arrivals: Arrivals, part: str, processes: int = 1
+    ) -> Outcome:
         """Void where the client could not keep up, or nothing was answered."""
-        outcome = self._outcome(requests, arrivals)
+        outcome = self._outcome(requests, arrivals, part, processes)
         if outcome.void:
             raise Void(outcome.void)
         failures = [record.failure for record in outcome.records]
@@ -102,24 +110,30 @@ class ServingLoad:
             raise Void(f"none of {len(failures)} requests was answered; the first: {failures[0]}")
         return outcome
 
-    def _outcome(self, requests: Sequence[Request], arrivals: Arrivals) -> Outcome:
-        """Void where the server is gone."""
-        outcome = run(_offered(self._endpoint.adapter(), requests, arrivals, self._clock))
+    def _outcome(
+        self, requests: Sequence[Request], arrivals: Arrivals, part: str, processes: int = 1
+    ) -> Outcome:
+        """Void where the server is gone; whatever it gave is logged first."""
+        adapter = self._endpoint.adapter()
+        with _void():
+            if processes > 1:
+                outcome = clients.offered(adapter, requests, arrivals, processes)
+            else:
+                outcome = run(_offered(adapter, requests, arrivals, self._clock))
+            if self._log is not None:
+                self._log.add(self._blocks, part, outcome.records)
         if outcome.ended:
             raise Void(outcome.ended)
         return outcome
 
 
-def _own(requests: Sequence[Request]) -> list[Request]:
-    """Lengths are drawn from a seed and are the same in every run; the token ids never are.
-
-    So every process measures the same work, and none finds another's prompts in a cache.
-    """
-    draw = SystemRandom().choices
-    return [
-        replace(request, prompt=tuple(draw(range(_VOCAB), k=len(request.prompt))))
-        for request in requests
-    ]
+@contextmanager
+def _void() -> Iterator[None]:
+    """What is the user's to mend ends the measurement with its own words, without a traceback."""
+    try:
+        yield
+    except (OptionError, EngineUnavailable) as problem:
+        raise Void(str(problem)) from None
 
 
 async def _offered(
@@ -134,7 +148,11 @@ async def _offered(
 
 def _words(outcome: Outcome, found: Figures) -> dict[str, Any]:
     """What a reader asks of the last load beside its figures."""
-    told: dict[str, Any] = {"load": outcome.arrivals}
+    told: dict[str, Any] = {"load": outcome.arrivals, "clients": outcome.clients}
+    if is_burst(outcome.records):
+        seconds = sending_s(outcome.records)
+        share = seconds / duration_s(outcome.records)
+        told["sending"] = f"took {1e3 * seconds:.0f} ms, {share:.0%} of the load"
     if found.failures:
         told["failures"] = dict(found.failures)
     if found.other_length:

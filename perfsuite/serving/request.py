@@ -38,6 +38,8 @@ class Record:
     output_tokens: int | None = None
     input_tokens: int | None = None
     failure: str = ""
+    texts: list[str] = field(default_factory=list)  # what its events said, in order
+    token_ids: list[int] = field(default_factory=list)  # where the wire tells them
 
     @property
     def first_token_s(self) -> float | None:

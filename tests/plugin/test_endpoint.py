@@ -15,9 +15,13 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs the extra serving")
 pytest.importorskip("uvloop", reason="needs the extra serving")
 
-# The bench's fake server: the first token after 50 ms, then one every 5 ms.
-SERVER = Path(__file__).parents[2] / "bench" / "serving.py"
-if not SERVER.exists():
+# The bench's fake servers: the first token after 50 ms, then one every 5 ms.
+ROOT = Path(__file__).parents[2]
+SERVERS = {
+    "openai": ("http://127.0.0.1:", ("-m", "bench.serving", "--serve")),
+    "jetstream_grpc": ("grpc://", ("-m", "bench.serving_grpc", "--serve", "paced")),
+}
+if not (ROOT / "bench").exists():
     pytest.skip("needs the repository's bench", allow_module_level=True)
 
 _TEST = """
@@ -40,20 +44,26 @@ perfsuite.serving.lateness.LATE_FLOOR_S = perfsuite.serving.lateness.BUSY_SHARE 
     return project
 
 
-@pytest.fixture
-def url() -> Iterator[str]:
-    command = [sys.executable, str(SERVER), "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+@pytest.fixture(params=SERVERS)
+def running(request: Any) -> Iterator[tuple[str, str]]:
+    """The name of an engine, and the URL of a server that it can ask."""
+    if request.param == "jetstream_grpc":
+        pytest.importorskip("grpc", reason="needs the extra jetstream")
+    begin, command = SERVERS[request.param]
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
         assert process.stdout
         try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+            yield request.param, begin + process.stdout.readline().strip()
         finally:
             process.kill()
 
 
-def test_a_server_is_measured_saved_and_gated(served: Any, url: str) -> None:
+def test_a_server_is_measured_saved_and_gated(served: Any, running: tuple[str, str]) -> None:
     """Every latency holds what the server took; a baseline a hundred times as fast is lost."""
-    options = ("--engine=openai", f"--perf-endpoint={url}")
+    engine, url = running
+    options = (f"--engine={engine}", f"--perf-endpoint={url}")
     served.perf("--perf-save", *options).assert_outcomes(passed=1)
     (result,) = served.results.values()
     assert result["config"]["endpoint"] == url
@@ -75,21 +85,42 @@ def test_a_server_is_measured_saved_and_gated(served: Any, url: str) -> None:
     red.stdout.fnmatch_lines(["*TTFT low load*WORSE*"])
 
 
-def test_a_server_that_is_not_there_fails_the_test(served: Any) -> None:
+@pytest.mark.parametrize(("engine", "scheme"), [("openai", "http"), ("jetstream_grpc", "grpc")])
+def test_a_server_that_is_not_there_fails_the_test(served: Any, engine: str, scheme: str) -> None:
+    pytest.importorskip("grpc", reason="needs the extra jetstream")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
-    result = served.perf("--engine=openai", f"--perf-endpoint={nobody}")
+        nobody = f"{scheme}://127.0.0.1:{free.getsockname()[1]}"
+    result = served.perf(f"--engine={engine}", f"--perf-endpoint={nobody}")
     assert result.ret != 0
     result.stdout.fnmatch_lines([f"*no server answers at {nobody}*"])
+
+
+def test_a_missing_extra_is_an_error_with_its_remedy(served: Any) -> None:
+    served.conftest("import sys\nsys.modules['grpc'] = None\n")
+    result = served.perf("--engine=jetstream_grpc", "--perf-endpoint=grpc://127.0.0.1:9")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(
+        ["*--engine=jetstream_grpc needs grpc, which is not installed",
+         "*pip install 'perfsuite[[]jetstream[]]'*"]
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (("--engine=openai",), "--engine=openai needs --perf-endpoint=URL"),
+        (("--engine=jetstream_grpc",), "--engine=jetstream_grpc needs --perf-endpoint=URL"),
         (("--perf-endpoint=http://127.0.0.1:1",), "--perf-endpoint has no effect without --engine"),
         (("--engine=openai", "--perf-endpoint=ftp://x"), "expected like http://127.0.0.1:8000"),
+        (
+            ("--engine=jetstream_grpc", "--perf-endpoint=http://127.0.0.1:8000"),
+            "expected like grpc://127.0.0.1:9000",
+        ),
+        (
+            ("--engine=openai,jetstream_grpc", "--perf-endpoint=http://127.0.0.1:1"),
+            "two ways to ask it",
+        ),
     ],
 )
 def test_one_without_the_other_is_refused(

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ pytest.importorskip("aiohttp")
 pytest.importorskip("uvloop")
 
 from perfsuite.adapters.openai import OpenAI
-from perfsuite.errors import OptionError
+from perfsuite.errors import OptionError, Void
+from perfsuite.pipe import Pipe
+from perfsuite.serving import clients, lateness
 from perfsuite.serving.arrivals import Arrivals, ClosedLoop, at_once, constant
 from perfsuite.serving.client import Outcome, offer, run
 from perfsuite.serving.figures import figures
@@ -118,3 +121,91 @@ def test_a_server_that_is_killed_ends_the_run(server: Server, arrivals: Arrivals
     found = figures(outcome.records)
     assert found.values["request_throughput/whole_run"] > 0
     assert sum(found.failures.values()) > 0
+
+
+def asked(count: int) -> list[Request]:
+    return [Request(number, (number, 1), 8) for number in range(count)]
+
+
+@pytest.mark.parametrize("arrivals", [constant(40, 40.0), ClosedLoop(4), at_once(40)])
+def test_three_processes_send_one_load(
+    server: Server, arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every request is answered once, by its own process, on one clock."""
+    monkeypatch.setattr(lateness, "LATE_FLOOR_S", 100.0)
+    before = time.perf_counter()
+    outcome = clients.offered(OpenAI(server.url), asked(40), arrivals, 3)
+    after = time.perf_counter()
+    assert (outcome.clients, outcome.ended, outcome.unsent) == (3, "", 0)
+    assert outcome.arrivals == arrivals.name
+    assert sorted(record.request.id for record in outcome.records) == list(range(40))
+    found = figures(outcome.records)
+    assert (found.failures, found.other_length) == ({}, 0)
+    for record in outcome.records:
+        assert [known for _, known in record.token_s] == list(range(1, 9))
+        assert record.texts == [" a"] * 8
+        assert before < record.intended_s <= record.sent_s < record.finished_s < after
+        assert record.token_s[0][0] - record.sent_s > 0.045
+    if arrivals.name.startswith("constant"):
+        due = sorted(record.intended_s for record in outcome.records)
+        assert [moment - due[0] for moment in due] == pytest.approx(list(arrivals.times_s))
+
+
+_SLOW = """
+import time
+from perfsuite.adapters.openai import OpenAI
+
+class Slow(OpenAI):
+    async def send(self, request):
+        time.sleep(0.1)  # the whole client stands still
+        async for event in super().send(request):
+            yield event
+"""
+
+
+def test_a_process_that_is_too_slow_makes_the_run_void(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten requests a second each, of forty that were due: the account of its own says so."""
+    (tmp_path / "slow_client.py").write_text(_SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    adapter = OpenAI(server.url)
+    adapter.elsewhere = lambda: ("slow_client:Slow", {"url": server.url})
+    outcome = clients.offered(adapter, asked(40), constant(40, 80.0), 2)
+    assert "one of 2 client processes: the client was late" in outcome.void
+
+
+def test_processes_that_find_no_server_say_so(server: Server) -> None:
+    server.process.kill()
+    server.process.wait()
+    with pytest.raises(OptionError, match="no server answers at"):
+        clients.offered(OpenAI(server.url), asked(4), at_once(4), 2)
+
+
+def test_a_process_that_dies_is_no_result(server: Server) -> None:
+    """What it printed is told."""
+    adapter = OpenAI(server.url)
+    adapter.elsewhere = lambda: ("os:abort", {})
+    with pytest.raises(Void, match="a process that sends the load is gone"):
+        clients.offered(adapter, asked(4), at_once(4), 2)
+    adapter.elsewhere = lambda: ("no_such_module:Client", {})
+    with pytest.raises(Void, match=r"(?s)its last output: .*No module named 'no_such_module'"):
+        clients.offered(adapter, asked(4), at_once(4), 2)
+
+
+def test_a_process_whose_parent_is_gone_ends(server: Server) -> None:
+    """In the middle of a load that would go on for minutes."""
+    with clients._Sender() as sender:
+        schedule = constant(40, 0.1)
+        share = [
+            replace(one, arrival_s=due)
+            for one, due in zip(asked(40), schedule.times_s, strict=True)
+        ]
+        sender.tell(OpenAI(server.url).elsewhere(), share, schedule.name, 0)
+        sender.wait_until_ready()
+        sender.start(time.perf_counter())
+        time.sleep(0.5)
+        assert sender._process.poll() is None
+        sender._pipe.close()
+        assert sender._process.wait(30) == 3
+        sender._pipe = Pipe(*os.pipe())  # for the end of the block to close

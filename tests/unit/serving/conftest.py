@@ -100,10 +100,12 @@ def requests() -> Callable[..., list[Request]]:
 def offered() -> Callable[..., Outcome]:
     """The outcome of a load in virtual time; `took_s` tells how much of it passed."""
 
-    def run(adapter: Any, asked: Sequence[Request], arrivals: Any) -> Outcome:
+    def run(
+        adapter: Any, asked: Sequence[Request], arrivals: Any, start_s: float | None = None
+    ) -> Outcome:
         async def main() -> Outcome:
             start = now()
-            outcome = await offer(adapter, asked, arrivals, clock=now)
+            outcome = await offer(adapter, asked, arrivals, clock=now, start_s=start_s)
             run.took_s = now() - start
             leftover = asyncio.all_tasks() - {asyncio.current_task()}
             assert not leftover, leftover

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -309,3 +310,45 @@ def test_without_uvloop_nothing_else_runs_instead(monkeypatch: pytest.MonkeyPatc
     monkeypatch.undo()
     pytest.importorskip("uvloop")
     assert client.run(main()) == 3
+
+
+def test_an_adapters_own_stamp_is_kept(engine: Any, requests: Requests, offered: Offered) -> None:
+    """It was taken when the bytes came, before the parsing that may take as long as a token."""
+    plain = engine.send
+
+    async def stamped(request: Request) -> Any:
+        async for event in plain(request):
+            arrived = asyncio.get_running_loop().time()
+            await asyncio.sleep(0.003)  # parses
+            yield replace(event, arrived_s=arrived)
+
+    engine.send = stamped
+    (record,) = offered(engine, requests(1, tokens=3), at_once(1)).records
+    since = [stamp - record.intended_s for stamp, _ in record.token_s]
+    assert since == pytest.approx([0.053, 0.061, 0.069])
+    assert record.sent_s == record.intended_s
+
+
+def test_what_was_said_is_kept(engine: Any, requests: Requests, offered: Offered) -> None:
+    """As text, and as token ids where the wire tells them."""
+    plain = engine.send
+
+    async def told(request: Request) -> Any:
+        async for event in plain(request):
+            yield replace(event, token_ids=(7,) if event.tokens else ())
+
+    engine.send = told
+    (record,) = offered(engine, requests(1, tokens=3), at_once(1)).records
+    assert record.texts == ["a", "a", "a"]
+    assert record.token_ids == [7, 7, 7]
+
+
+def test_a_load_starts_at_the_moment_it_is_told(
+    engine: Any, requests: Requests, offered: Offered
+) -> None:
+    """So that several processes start one schedule together."""
+    outcome = offered(engine, requests(3), constant(3, 2.0), start_s=1005.0)
+    assert [r.intended_s for r in outcome.records] == pytest.approx([1005.0, 1005.5, 1006.0])
+    assert lateness(outcome) == pytest.approx([0.0] * 3, abs=1e-6)
+    users = offered(engine, requests(3), ClosedLoop(3), start_s=1005.0)
+    assert [r.intended_s for r in users.records] == pytest.approx([1005.0] * 3)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from perfsuite.serving.lateness import late_client, late_share
+from perfsuite.serving.lateness import late_client, late_share, sending_s
 from perfsuite.serving.request import Record
 
 Make = Callable[..., Record]
@@ -14,16 +14,17 @@ Make = Callable[..., Record]
 
 @pytest.fixture
 def run(make_record: Make) -> Callable[..., list[Record]]:
-    """Requests that were due at once and sent so late; each is answered 1 s later, all in 4 s."""
+    """Requests due 1 us apart and sent so late; each is answered 1 s later, all in 4 s."""
 
     def make(*lateness_s: float) -> list[Record]:
         records = [
             make_record(
-                sent_s=10.0 + late,
+                intended_s=10.0 + number / 1e6,
+                sent_s=10.0 + number / 1e6 + late,
                 token_s=[(10.5 + late, 1), (11.0 + late, 2)],
                 finished_s=11.0 + late,
             )
-            for late in lateness_s
+            for number, late in enumerate(lateness_s, start=1)
         ]
         return [make_record(finished_s=14.0), *records]
 
@@ -42,7 +43,7 @@ def test_a_punctual_client_is_not_to_blame(run: Run) -> None:
 def test_a_late_client_is(run: Run) -> None:
     """The words say how many, how late and what to do."""
     found = late_client(run(*[0.0] * 9, *[0.21] * 9, 0.5), 0.1)
-    assert "50% of 20 requests were sent over 200 ms after they were due" in found
+    assert "50% of 20 requests were sent over 200 ms later than due" in found
     assert "the latest by 0.50 s" in found
     assert "lower the load" in found
 
@@ -71,7 +72,10 @@ def test_a_rate_that_is_not_reached_is_late(make_record: Make) -> None:
 
 def test_a_few_milliseconds_are_anybodys(make_record: Make) -> None:
     """An engine that answers within a millisecond does not void every run."""
-    quick = [make_record(sent_s=10.009, token_s=[(10.0095, 1)], finished_s=10.01)] * 20
+    quick = [
+        make_record(intended_s=due, sent_s=due + 0.009, token_s=[(due + 0.01, 1)], finished_s=10.01)
+        for due in (10.0, *[10.0001] * 19)
+    ]
     assert late_client(quick, 0.1) == ""
     assert late_share(quick) == 0.0
 
@@ -98,3 +102,63 @@ def test_a_run_without_answers_is_judged_by_the_floor(make_record: Make, failure
     assert late_share(failed) == 0.0
     assert late_client([], 0.0) == ""
     assert late_share([]) == 0.0
+
+
+@pytest.fixture
+def burst(make_record: Make) -> Callable[[int, float, float], list[Record]]:
+    """Requests due at once, sent one after the other, each answered so long after its sending."""
+
+    def make(count: int, each_s: float, answer_s: float) -> list[Record]:
+        sent = [10.0 + each_s * (number + 1) for number in range(count)]
+        return [
+            make_record(sent_s=s, token_s=[(s + answer_s, 1)], finished_s=s + answer_s)
+            for s in sent
+        ]
+
+    return make
+
+
+Burst = Callable[[int, float, float], list[Record]]
+
+
+def test_a_burst_takes_its_time_to_send(burst: Burst) -> None:
+    """Sixty-four at 0.6 ms each, of a server that answers all within 0.1 s: nobody is late."""
+    quick = burst(64, 0.0006, 0.06)
+    assert sending_s(quick) == pytest.approx(0.0384)
+    assert late_client(quick, 0.1) == ""
+    assert late_client(burst(2000, 0.0006, 5.0), 0.1) == ""
+
+
+def test_a_client_that_sends_slowly_is_late_in_a_burst_too(burst: Burst) -> None:
+    """At 5 ms a request the last of 64 is sent 0.3 s late, and the server answers in 0.5 s."""
+    found = late_client(burst(64, 0.005, 0.5), 0.1)
+    assert (
+        "requests were sent over 41 ms later than due, 5 % of the run, and 2 ms for each" in found
+    )
+    assert late_client(burst(2000, 0.005, 20.0), 0.1) != ""
+
+
+def test_slow_sending_is_nothing_to_a_run_that_is_long(burst: Burst) -> None:
+    """A third of a second of ten: 5 % of the figures at most."""
+    assert late_client(burst(64, 0.005, 10.0), 0.1) == ""
+
+
+def test_a_server_that_answers_within_the_time_of_sending_is_not_measured(burst: Burst) -> None:
+    """What would be is how fast the client sends, however fast that is."""
+    found = late_client(burst(64, 0.0006, 0.002), 0.1)
+    assert "too fast for this client: of 64 requests that were due at once 75% were sent" in found
+    assert "sending all took 38 ms" in found
+    assert "--perf-clients" in found
+    assert late_client(burst(2000, 0.0006, 0.3), 0.1) != ""
+    assert late_client(burst(2000, 0.0006, 0.9), 0.1) == ""
+
+
+def test_one_request_that_was_held_up_is_no_slow_client(burst: Burst) -> None:
+    """The others were sent, and answered, long before."""
+    records = burst(64, 0.0006, 0.06)
+    records[-1].sent_s, records[-1].token_s = 10.5, [(10.56, 1)]
+    assert late_client(records, 0.1) == ""
+
+
+def test_one_request_is_no_burst(burst: Burst) -> None:
+    assert late_client(burst(1, 0.005, 0.001), 0.1) == ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -451,3 +453,37 @@ def test_counts_that_stop_are_unknown_from_there_on() -> None:
     found = [answer.take(chunk.removeprefix(b"data: ")) for chunk in chunks]
     assert found == [Event(1, " a"), Event(None, " b"), Event(None, " c")]
     assert answer.end() == Event(done=True, usage=(3, 3))
+
+
+def test_stamps_are_those_of_the_bytes(
+    endpoint: Endpoint, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three tokens in one read came together, however long each takes to be understood."""
+    take = Answer.take
+
+    def slowly(self: Answer, data: bytes) -> Event | None:
+        time.sleep(0.05)
+        return take(self, data)
+
+    monkeypatch.setattr(Answer, "take", slowly)
+    endpoint.pieces = [b"".join(GOOD)]
+    before = time.perf_counter()
+    found = asked()
+    stamps = {one.arrived_s for one in found[1:]}
+    assert len(stamps) == 1
+    (stamp,) = stamps
+    assert stamp is not None
+    assert before < stamp < time.perf_counter() - 0.19
+    assert found[0].arrived_s is not None
+    assert before < found[0].arrived_s < stamp
+
+
+def test_another_process_makes_the_same_client() -> None:
+    """All that it was made with, in JSON's types."""
+    client = OpenAI("http://127.0.0.1:8000", "m", chat=True, key="k", silence_s=5.0)
+    name, arguments = client.elsewhere()
+    module, _, kind = name.partition(":")
+    again = getattr(importlib.import_module(module), kind)(**json.loads(json.dumps(arguments)))
+    assert again.elsewhere() == client.elsewhere()
+    assert arguments["url"] == "http://127.0.0.1:8000/v1"
+    assert (arguments["key"], arguments["chat"], arguments["silence_s"]) == ("k", True, 5.0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,12 +42,16 @@ def endpoint(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     return Endpoint(engine)
 
 
+def loads(endpoint: Any, make_workload: Callable[..., Workload], **options: str) -> ServingLoad:
+    asked = tuple(sorted({"num_prompts": "12", **options}.items()))
+    workload = make_workload(kind="serving", input_tokens=64, output_tokens=8, options=asked)
+    return ServingLoad(endpoint, workload, time.perf_counter)
+
+
 @pytest.fixture
 def load(endpoint: Endpoint, make_workload: Callable[..., Workload]) -> ServingLoad:
     """Twelve prompts of 64 tokens at most."""
-    workload = make_workload(kind="serving", input_tokens=64, output_tokens=8,
-                             options=(("num_prompts", "12"),))  # fmt: skip
-    return ServingLoad(endpoint, workload, time.perf_counter)
+    return loads(endpoint, make_workload)
 
 
 def test_a_block_is_a_load_at_once_and_a_user_who_is_alone(
@@ -58,12 +65,14 @@ def test_a_block_is_a_load_at_once_and_a_user_who_is_alone(
     assert load.facts()["load"] == "all at once"
 
 
-def test_the_same_lengths_and_never_the_same_words(load: ServingLoad, endpoint: Endpoint) -> None:
+def test_the_same_lengths_and_never_the_same_words(
+    load: ServingLoad, endpoint: Endpoint, make_workload: Callable[..., Workload]
+) -> None:
     """Another process draws the same lengths in its rounds, and finds nothing in a cache."""
     load.warm_up()
     load.block()
     mine, endpoint.engine.sent = endpoint.engine.sent, []
-    again = ServingLoad(endpoint, load._workload, load._clock)
+    again = loads(endpoint, make_workload)
     again.warm_up()
     again.block()
     theirs = endpoint.engine.sent
@@ -90,3 +99,55 @@ def test_one_failure_of_many_is_counted(load: ServingLoad, endpoint: Endpoint) -
     figures = load.block()
     assert figures["failed_requests/all"] == 1
     assert load.facts()["failures"] == {"http 500": 1}
+
+
+def test_arrivals_are_the_workloads(
+    endpoint: Endpoint, make_workload: Callable[..., Workload]
+) -> None:
+    """Of the load; the user who is alone stays alone."""
+    load = loads(endpoint, make_workload, arrivals="users:3")
+    load.block()
+    assert endpoint.engine.most_under_way == 3
+    facts = load.facts()
+    assert facts["load"] == facts["config"]["arrivals"] == "closed loop of 3 users"
+    assert "sending" not in facts
+
+
+def test_a_burst_says_how_long_sending_took(load: ServingLoad) -> None:
+    """A part of what the client, not the server, took."""
+    load.block()
+    assert re.fullmatch(r"took \d+ ms, \d+% of the load", load.facts()["sending"])
+
+
+def test_requests_are_logged_also_where_the_run_is_void(
+    endpoint: Endpoint, make_workload: Callable[..., Workload], tmp_path: Path
+) -> None:
+    """That is when somebody wants to see them."""
+    load = loads(endpoint, make_workload, requests_folder=str(tmp_path))
+    endpoint.engine.fails = lambda request: RequestFailed("http 503", "busy")
+    with pytest.raises(Void):
+        load.block()
+    (file,) = tmp_path.iterdir()
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["failure"] for row in rows] == ["http 503: busy"] * 12
+    assert load.facts()["requests_file"] == str(file)
+
+
+def test_a_folder_that_can_not_be_written_is_told_before_anything_is_sent(
+    endpoint: Endpoint, make_workload: Callable[..., Workload], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Void, match="can not be written"):
+        loads(endpoint, make_workload, requests_folder=str(tmp_path / "file" / "below"))
+    assert endpoint.engine.sent == []
+
+
+def test_an_adapter_that_others_can_not_open_is_not_sent_by_two(
+    endpoint: Endpoint, make_workload: Callable[..., Workload]
+) -> None:
+    """What was asked for is refused; what the rate alone would need is sent by one."""
+    with pytest.raises(Void, match="can not be opened in another process"):
+        loads(endpoint, make_workload, clients="2").block()
+    load = loads(endpoint, make_workload, arrivals="constant:5000")
+    load.block()
+    assert load.facts()["clients"] == 1
