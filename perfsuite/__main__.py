@@ -17,7 +17,14 @@ from importlib import import_module
 
 from perfsuite.errors import PerfError
 
-COMMANDS: dict[str, str] = {}  # word on the command line: module in perfsuite/commands/
+# word on the command line: module in perfsuite/commands/
+COMMANDS: dict[str, str] = {
+    "report": "report",
+    "comment": "comment",
+    "history": "history",
+    "import": "import_",
+    "changes": "changes",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
