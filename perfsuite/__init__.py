@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perfsuite.frame import load_results
+    from perfsuite.history.frame import load_history
 
-__all__ = ["load_results"]
+__all__ = ["load_history", "load_results"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from perfsuite.frame import load_results
 
         return load_results
+    if name == "load_history":
+        from perfsuite.history.frame import load_history
+
+        return load_history
     raise AttributeError(f"module 'perfsuite' has no attribute {name!r}")

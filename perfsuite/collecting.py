@@ -11,6 +11,7 @@ from _pytest.unittest import TestCaseFunction  # not public, and the only name o
 
 from perfsuite.cases import Case
 from perfsuite.errors import PerfError
+from perfsuite.perplexity import has_perplexity
 from perfsuite.plan import CASE, case_of, is_perf, marker_of
 from perfsuite.workloads import Workload
 
@@ -58,12 +59,28 @@ def refuse_unusable(run: Run, items: list[pytest.Item]) -> None:
 
 
 def _without_effect(run: Run, items: list[pytest.Item]) -> str:
-    """A text for needles where no test can hide any; one of a user's own may, whatever it is."""
+    """A text that no test of the suite reads; one of a user's own may, whatever it is."""
     cases = [case_of(item) for item in items if is_perf(item)]
-    useful = any(case is None or case.workload.kind == "needles" for case in cases)
-    if useful or run.options.haystack is None:
-        return ""
-    return "--perf-haystack has no effect: no test of this run asks about needles"
+    options = run.options
+    if options.haystack is not None and not any(c is None or _asks_needles(c) for c in cases):
+        return "--perf-haystack has no effect: no test of this run asks about needles"
+    if options.text is not None and not any(c is None or _has_perplexity(c) for c in cases):
+        return "--perf-text has no effect: no engine of this run says how likely a text is"
+    if options.load.flags and not any(c is not None and _is_served(c) for c in cases):
+        return f"{', '.join(options.load.flags)} has no effect: no test of this run asks a server"
+    return ""
+
+
+def _is_served(case: Case) -> bool:
+    return case.workload.kind == "serving" and case.offer is not None
+
+
+def _asks_needles(case: Case) -> bool:
+    return case.workload.kind == "needles"
+
+
+def _has_perplexity(case: Case) -> bool:
+    return case.tier == "measured" and has_perplexity(case.offer, case.workload)
 
 
 def _unusable(item: pytest.Item) -> str:

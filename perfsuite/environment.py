@@ -39,6 +39,12 @@ def toolchain() -> str:
     return ", ".join(parts)
 
 
+def versions(toolchain: str) -> dict[str, str]:
+    """`python 3.11.7, torch 2.13.0` by package."""
+    split = (part.partition(" ") for part in toolchain.split(", "))
+    return {package: version for package, _, version in split}
+
+
 def commit(folder: Path) -> str:
     """The commit of a checkout with `+changes` when it is dirty, empty without git."""
     try:

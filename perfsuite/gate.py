@@ -24,6 +24,7 @@ from perfsuite.judging import (
     pair_rows,
     rows,
     slower_machine,
+    told,
     void,
 )
 from perfsuite.measurement import Measurement, take
@@ -86,6 +87,7 @@ class Gate:
             self._ran[own.workload.id, own.engine] = replace(own, is_void=result.is_void)
         return replace(
             result,
+            baseline=told(self.baselines.find(plan.machine, plan.suite, plan.key)),
             facts={**result.facts, **({"over": derived.over} if derived.over else {})},
             disturbance=together([*others, *slower]).text,
             seconds=measured.seconds,
@@ -106,7 +108,12 @@ class Gate:
             found = [replace(row, note=f"only here: {missing}") for row in found]
         result = self._result(plan, runs, found, {} if reason else samples)
         facts = {"against": base, "by_turns": all(pair.by_turns for pair in duel.pairs)}
-        return replace(result, seconds=duel.seconds, facts={**result.facts, **facts})
+        return replace(
+            result,
+            baseline={"file": base, "config": facts_of(other).get("config", {})},
+            seconds=duel.seconds,
+            facts={**result.facts, **facts},
+        )
 
     def _result(
         self, plan: Plan, runs: Sequence[ItemRun], found: Sequence[Row], samples: dict[str, Any]
@@ -256,6 +263,8 @@ def remedy(item: pytest.Item, options: Options) -> str:
         words.append(f"--perf-model={options.model}")
     if "haystack" in options.explicit:
         words.append(f"--perf-haystack={options.haystack}")
+    if "text" in options.explicit:
+        words.append(f"--perf-text={options.text}")
     started = item.config.invocation_params.dir
     if "baselines" in options.explicit:
         words += [f"--perf-baselines={os.path.relpath(f, started)}" for f in options.baselines]

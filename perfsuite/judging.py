@@ -9,8 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import Any
 
 from perfsuite.baselines import Baselines, Entry, Key, as_stored, shown
+from perfsuite.environment import versions
 from perfsuite.limits import Limit, limit_of
 from perfsuite.metrics import METRICS, Metric, display, ratio, refusal
 from perfsuite.results import Row
@@ -95,7 +97,12 @@ def pair_rows(bench: Bench, samples: Samples, pairs: Pairs) -> list[Row]:
         base = pairs.levels.get(figure)
         row = _row(figure, processes, (), judgement, None)
         if base:
-            row = replace(row, baseline=median(base), baseline_file=pairs.base)
+            row = replace(
+                row,
+                baseline=median(base),
+                baseline_processes=tuple(base),
+                baseline_file=pairs.base,
+            )
         found.append(row)
     note = f"{pairs.base} has this figure, this tree did not measure it"
     return found + [Row(f, Verdict.GONE, note=note) for f in pairs.only_base]
@@ -168,6 +175,7 @@ def _row(
         detectable=judgement.detectable,
         may_settle=judgement.may_settle,
         baseline=median(base) if base else None,
+        baseline_processes=tuple(base or ()),
         baseline_file=shown(entry.file) if entry and base else "",
         baseline_date=entry.date if entry and base else "",
         note=judgement.reason,
@@ -292,19 +300,21 @@ def _is_redefined(stored: str, figure: str) -> bool:
     return same and stored_id not in METRICS
 
 
+def told(entry: Entry | None) -> dict[str, Any]:
+    """What a report says of the baseline that a test was compared with."""
+    if entry is None:
+        return {}
+    known = {name: getattr(entry, name) for name in ("date", "commit", "toolchain", "config")}
+    return {"file": shown(entry.file), **known}
+
+
 def differences(entry: Entry | None, toolchain: str, config: Mapping[str, object]) -> str:
     """What differs between a baseline's surroundings and these, for the message."""
     if entry is None:
         return ""
-    parts = _changes(_versions(entry.toolchain), _versions(toolchain)) if entry.toolchain else []
+    parts = _changes(versions(entry.toolchain), versions(toolchain)) if entry.toolchain else []
     # floats were shortened when they were stored
     return "; ".join(parts + _changes(as_stored(entry.config), as_stored(config)))
-
-
-def _versions(toolchain: str) -> dict[str, str]:
-    """`python 3.11.7, torch 2.13.0` by package."""
-    split = (part.partition(" ") for part in toolchain.split(", "))
-    return {package: version for package, _, version in split}
 
 
 def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from perfsuite.devices import Device, parse_device
 from perfsuite.errors import OptionError
 from perfsuite.limits import Limit, parse_limits
+from perfsuite.serving.choices import NONE, Choices
 from perfsuite.static.slices import slice_named
 from perfsuite.waivers import Waiver, of_marker
 
@@ -49,8 +50,12 @@ class Options:
     in_process: bool
     json: Path | None
     markdown: Path | None
+    html: Path | None = None
     haystack: Path | None = None  # the text of needles; None: generated
+    text: Path | None = None  # whose perplexity a checkpoint is asked for
     endpoint: str = ""  # URL of a running server
+    history: str = ""  # folder or URL that this run is appended to
+    load: Choices = NONE  # what a server is asked, and when
     ranks: int = 1  # processes that hold an engine together, as torchrun started them
     slice: str = ""  # of TPU chips that programs are compiled for; empty: each document's own
     explicit: frozenset[str] = frozenset()  # options that the command line set itself
@@ -107,10 +112,13 @@ def resolve(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> O
         require_measured=_required(_first(command, ini, "require", "")),
         model=_model(command.get("model"), root),
         in_process=bool(command.get("in_process")),
-        haystack=_haystack(command.get("haystack"), root),
+        haystack=_text_file("--perf-haystack", command.get("haystack"), root),
+        text=_text(command, root),
         endpoint=str(command.get("endpoint") or ""),
         json=_path(command.get("json"), root),
         markdown=_path(command.get("markdown"), root),
+        html=_path(command.get("html"), root),
+        history=_history(command, ini, root),
         slice=_slice(command, ini, device),
         explicit=frozenset(name for name, given in command.items() if given not in (None, False)),
     )
@@ -277,10 +285,35 @@ def _path(value: Any, root: Path) -> Path | None:
     return None if value is None else Path(root, value)
 
 
-def _haystack(value: Any, root: Path) -> Path | None:
+def _history(command: Mapping[str, Any], ini: Mapping[str, Any], root: Path) -> str:
+    """A URL as it is, a folder from the root; nothing where figures are no measurement of a run."""
+    for name in ("self_test", "in_process"):
+        if command.get(name) not in (None, False):
+            if command.get("history"):
+                flag = f"--perf-{name.replace('_', '-')}"
+                raise OptionError(f"{flag} never appends to a history; drop it or --perf-history")
+            return ""
+    place = str(_first(command, ini, "history", ""))
+    return str(root / place) if place and "://" not in place else place
+
+
+def _text_file(option: str, value: Any, root: Path) -> Path | None:
     file = _path(value, root)
     if file is not None and not file.is_file():
-        raise OptionError(f"--perf-haystack {str(value)!r}: no such file; expected a text in UTF-8")
+        raise OptionError(f"{option} {str(value)!r}: no such file; expected a text in UTF-8")
+    return file
+
+
+def _text(command: Mapping[str, Any], root: Path) -> Path | None:
+    file = _text_file("--perf-text", command.get("text"), root)
+    if file is not None and command.get("model") is None:
+        raise OptionError(
+            "--perf-text has no effect without --perf-model: random weights predict no text"
+        )
+    if file is not None and not Path(root, command["model"], "tokenizer.json").is_file():
+        raise OptionError(
+            f"--perf-text: {command['model']} has no tokenizer.json, which reads the text"
+        )
     return file
 
 

@@ -81,14 +81,41 @@ _FLAGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("--perf-haystack", "perf_haystack", {"metavar": "FILE", "help": (
         "the text in which Hydragen's needles are hidden, in UTF-8 (default: generated sentences);"
         " its length in characters is the workload's")}),
+    ("--perf-text", "perf_text", {"metavar": "FILE", "help": (
+        "with --perf-model: a text in UTF-8 whose perplexity each engine is asked for, so that a"
+        " saving that breaks the model fails")}),
     ("--perf-endpoint", "perf_endpoint", {"metavar": "URL", "help": (
-        "with --engine=openai: the running server, like http://127.0.0.1:8000, on which the serving"
-        " workloads are measured; needs perfsuite[serving]")}),
+        "the running server on which the serving workloads are measured: like http://127.0.0.1:8000"
+        " with --engine=openai (needs perfsuite[serving]), like grpc://127.0.0.1:9000 with"
+        " --engine=jetstream_grpc (needs perfsuite[jetstream])")}),
+    ("--perf-dataset", "perf_dataset", {"metavar": "FILE", "help": (
+        "what a server is asked: ShareGPT's JSON, with JetStream's filters (default: random prompts"
+        " of ShareGPT's published mean lengths); needs --perf-tokenizer; a load of its own has"
+        " baselines of its own")}),
+    ("--perf-tokenizer", "perf_tokenizer", {"metavar": "DIR", "help": (
+        "with --perf-dataset: the folder with the served model's tokenizer.json")}),
+    ("--perf-arrivals", "perf_arrivals", {"metavar": "SPEC", "help": (
+        "when a server is asked: at-once (default), poisson:RATE, gamma:RATE:SHAPE, constant:RATE"
+        " (requests a second), trace:FILE (seconds, one a line) or users:N; each has baselines of"
+        " its own")}),
+    ("--perf-requests", "perf_requests", {"metavar": "DIR", "help": (
+        "write every request of a server's load with its moments, counts and output: JSON Lines, a"
+        " file for each workload and process")}),
+    ("--perf-clients", "perf_clients", {"metavar": "N", "help": (
+        "processes that send a server's load (default: as many as the planned rate needs, one"
+        " below 500 requests or 5000 tokens a second)")}),
     ("--perf-json", "perf_json", {"metavar": "FILE", "help": (
         "write every figure with its samples; perfsuite.load_results reads it into pandas,"
         " github-action-benchmark and bencher read it as pytest-benchmark's")}),
+    ("--perf-history", "perf_history", {"metavar": "DIR|URL", "help": (
+        "append every figure to a history, a folder or an object storage like s3://bucket/perf;"
+        " perfsuite.load_history and python -m perfsuite history read it; needs"
+        " perfsuite[history]")}),
     ("--perf-markdown", "perf_markdown", {"metavar": "FILE", "help": (
         "append the table in markdown, for $GITHUB_STEP_SUMMARY")}),
+    ("--perf-html", "perf_html", {"metavar": "FILE", "help": (
+        "write one self-contained page for people: every ratio, a table to search, the samples and"
+        " surroundings of each test; needs perfsuite[html]")}),
     ("--perf-list", "perf_list", {"action": "store_true", "help": (
         "with --perf: print the workloads of the selected tests at full size, measure nothing")}),
     ("--perf-list-csv", "perf_list_csv", {"action": "store_true", "help": (
@@ -111,6 +138,8 @@ _INI = (
     ("perf_sessions", "string", "default of --perf-sessions"),
     ("perf_strict", "bool", "default of --perf-strict"),
     ("perf_require", "string", "default of --perf-require"),
+    ("perf_history", "string", "default of --perf-history; not read with --perf-self-test and"
+                               " --perf-in-process"),
 )
 
 

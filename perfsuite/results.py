@@ -28,6 +28,7 @@ class Row:
     detectable: float | None = None  # the smallest ratio that it would have seen, in 9 of 10 runs
     may_settle: bool = False  # whether measuring in more processes could decide it
     baseline: float | None = None
+    baseline_processes: tuple[float, ...] = ()  # its processes' medians; of a comparison base's
     baseline_file: str = ""
     baseline_date: str = ""
     ceiling: float | None = None  # share of what the machine could do at best
@@ -75,6 +76,8 @@ class Result:
     machine_state: Mapping[str, Any] = field(default_factory=dict)  # of the measurement's two ends
     seconds: float = 0.0
     published: tuple[str, ...] = ()
+    # what it was compared with: file, date, commit, toolchain and config, as far as they are known
+    baseline: Mapping[str, Any] = field(default_factory=dict)
     waivers: Mapping[str, bool] = field(default_factory=dict)  # those of this test: still needed?
     expired: tuple[str, ...] = ()  # waivers that no longer hold, which fails the test
 
@@ -91,6 +94,7 @@ class Result:
                     **row,
                     "verdict": Verdict(row["verdict"]),
                     "processes": tuple(row["processes"]),
+                    "baseline_processes": tuple(row.get("baseline_processes", ())),
                     "sessions": tuple(row["sessions"]),
                 }
             )
@@ -106,5 +110,6 @@ class Result:
 
 
 def _row_dict(row: Row) -> dict[str, Any]:
-    lists = {"processes": list(row.processes), "sessions": list(row.sessions)}
+    names = ("processes", "baseline_processes", "sessions")
+    lists = {name: list(getattr(row, name)) for name in names}
     return {**asdict(row), "verdict": row.verdict.value, **lists}

@@ -27,24 +27,28 @@ from perfsuite.crew import Crew
 from perfsuite.errors import PerfError
 from perfsuite.fixture import Perf
 from perfsuite.gang import Gang
+from perfsuite.history.place import Place
 from perfsuite.loading import opened
 from perfsuite.options import Options, resolve
 from perfsuite.plan import case_of
 from perfsuite.ranks import rank_count
 from perfsuite.sampling import Block
+from perfsuite.serving.choices import choices
 
 XDIST_ARGUMENTS = "perfsuite_arguments"
 _LOADING = pytest.StashKey[Block]()  # of the engine that a test opened
 _NAMES = (
     "device", "engine", "scale", "save", "save_new", "save_force", "baselines", "limit", "budget",
-    "processes", "timeout", "drift", "strict", "require", "model", "json", "markdown", "in_process",
-    "calibrate", "sessions", "against", "self_test", "slice", "haystack", "endpoint",
+    "processes", "timeout", "drift", "strict", "require", "model", "json", "markdown", "html",
+    "in_process",
+    "calibrate", "sessions", "against", "self_test", "slice", "haystack", "text", "endpoint",
+    "dataset", "tokenizer", "arrivals", "requests", "clients", "history",
 )  # fmt: skip
 _INI_NAMES = (
     "device", "engine", "scale", "baselines", "limits", "budget", "processes", "timeout", "drift",
-    "sessions", "strict", "require", "slice",
+    "sessions", "strict", "require", "slice", "history",
 )  # fmt: skip
-_PATHS = ("model", "haystack", "json", "markdown")
+_PATHS = ("model", "haystack", "text", "json", "markdown", "html")
 
 
 @dataclass
@@ -82,7 +86,9 @@ class Run:
         else:
             conversation = self.conversations[item.nodeid]
         options = self.options
-        return Perf(case_of(item), options.device, conversation, options.haystack, loading)
+        return Perf(
+            case_of(item), options.device, conversation, options.haystack, options.text, loading
+        )
 
     def opened(self, item: pytest.Item, case: Case, device: str) -> Any:
         """The engine of a case; the figures of its loading wait for the test's `perf(...)`."""
@@ -100,6 +106,12 @@ def start(config: pytest.Config) -> Run:
         run = Run(config, _options(config), worker.current(config))
         if run.options.save != "none" and run.worker is None:
             check_writable(run.options.baselines[0])
+        if run.options.history and run.worker is None:
+            Place(run.options.history).check_writable()
+        if run.options.html and run.worker is None:
+            from perfsuite.report.page import require_libraries
+
+            require_libraries()
         if run.worker is None:
             run.waivers = waivers.read_all(run.options.baselines)
     except PerfError as problem:
@@ -111,6 +123,7 @@ def start(config: pytest.Config) -> Run:
 
 
 def _register(config: pytest.Config, run: Run) -> None:
+    from perfsuite import annotating
     from perfsuite.collecting import Lister
     from perfsuite.running import InProcess, Measurer
     from perfsuite.session import Reporter
@@ -133,6 +146,8 @@ def _register(config: pytest.Config, run: Run) -> None:
         config.pluginmanager.register(InProcess(measurer, run.options), "perfsuite-in-process")
     if not is_xdist_worker(config):
         config.pluginmanager.register(Reporter(run), "perfsuite-reporter")
+        if annotating.is_wanted(config):
+            config.pluginmanager.register(annotating.Annotator(), "perfsuite-annotator")
 
 
 def is_xdist_worker(config: pytest.Config) -> bool:
@@ -157,10 +172,13 @@ def _options(config: pytest.Config) -> Options:
             command[name] = folder / command[name]
     if _only_lists(config):  # the catalogue is the documents', whatever this device would run
         command["scale"] = command["scale"] or "full"
+    if command["history"] and "://" not in command["history"]:
+        command["history"] = folder / command["history"]
     if command["baselines"]:
         command["baselines"] = [folder / text for text in command["baselines"]]
     ini = {name: config.getini(f"perf_{name}") for name in _INI_NAMES}
-    return replace(resolve(command, ini, config.rootpath), ranks=rank_count(os.environ))
+    load = choices(command, folder)
+    return replace(resolve(command, ini, config.rootpath), ranks=rank_count(os.environ), load=load)
 
 
 def _refuse_contradictions(config: pytest.Config, options: Options) -> None:

@@ -17,10 +17,12 @@ from perfsuite.collecting import REFUSAL
 from perfsuite.devices import machine_class, static_target
 from perfsuite.environment import commit
 from perfsuite.errors import PerfError
+from perfsuite.history.place import Place
+from perfsuite.history.revision import revision_of
 from perfsuite.metrics import METRICS
 from perfsuite.options import SCALES
 from perfsuite.plan import case_of, is_perf, scale_of
-from perfsuite.report import advice, calibration_table, json_file, markdown, terminal
+from perfsuite.report import advice, calibration_table, json_file, markdown, page, terminal
 from perfsuite.results import Result, Row
 from perfsuite.running import RESULT, collected_keys, idle_waivers
 from perfsuite.verdict import COMPARED, FAILING_WHEN_STRICT, Verdict
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from perfsuite.run import Run
 
 _PROGRESS_EVERY_S = 10.0
+_ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 _SELECTING = ("keyword", "markexpr", "lf", "failedfirst", "stepwise", "deselect", "ignore",
               "ignore_glob", "perf_engine", "perf_model")  # fmt: skip
 
@@ -116,7 +119,7 @@ class Reporter:
             self.notes.append(f"ERROR: {self._refusal}")
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
             return
-        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        ended = exitstatus in _ENDED
         failed = False
         if self._options.save != "none":
             failed = self._save() if ended else self._save_nothing(exitstatus)
@@ -130,13 +133,12 @@ class Reporter:
             rows = [result.rows for result in self.results]
             self.notes.append(self_test.summary(rows, self._options.self_test))
         failed |= self._write_files()
+        failed |= self._append_to_history(exitstatus)
         if failed and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _save_nothing(self, exitstatus: int) -> bool:
-        empty = exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
-        reason = "no test was selected" if empty else "the run was interrupted"
-        self.notes.append(f"nothing was saved: {reason}")
+        self.notes.append(f"nothing was saved: {_why_nothing(exitstatus)}")
         return False
 
     def _save(self) -> bool:
@@ -229,13 +231,14 @@ class Reporter:
         if self._selects(session.config):
             return
         collected = self._collected or collected_keys(self._items, self._run)
-        known = {(machine, file_name(suite), key) for machine, suite, key in collected}
+        # Of a TPU's slices each test runs on one at a time: on whichever, it is not gone.
+        known = {(file_name(suite), key) for _, suite, key in collected}
         # Not only the machines of collected tests: the last test of one may be what is gone.
         device = self._options.device
-        machines = {machine for machine, _, _ in collected}  # of a TPU's slices there are several
+        machines = {machine for machine, _, _ in collected}
         for machine in sorted({machine_class(device), static_target(device), *machines}):
             for key, entry in Baselines(self._options.baselines).entries(machine):
-                if (machine, entry.file.name, key) not in known and self._ran_over(key, entry):
+                if (entry.file.name, key) not in known and self._ran_over(key, entry):
                     self._take_gone(key, entry)
 
     def _selects(self, config: pytest.Config) -> bool:
@@ -302,9 +305,31 @@ class Reporter:
         (other,) = set(SCALES) - {self._options.scale}
         return not any(waiver.covers({w.id}, waiver.engine) for w in catalogue(other))
 
+    def _append_to_history(self, exitstatus: int) -> bool:
+        """Append a run that came to its end; True when that failed."""
+        place, root = self._options.history, self._run.config.rootpath
+        if not place:
+            return False
+        if exitstatus not in _ENDED or not self.results:
+            reason = _why_nothing(exitstatus)
+            self.notes.append(f"nothing was appended to {place}: {reason}")
+            return False
+        from perfsuite.history import changes, store
+
+        run = store.of_results(self.results, revision_of(root))
+        try:
+            store.append_or_keep(Place(place), run, root / ".perfsuite" / "not-appended")
+        except PerfError as problem:
+            self.notes.append(str(problem))
+            return True
+        self.notes.append(f"appended to {place}: {run.id}")
+        self.notes += changes.notes(Place(place), run.id)
+        return False
+
     def _write_files(self) -> bool:
         failed = False
-        wanted = {json_file.write: self._options.json, markdown.write: self._options.markdown}
+        o = self._options
+        wanted = {json_file.write: o.json, markdown.write: o.markdown, page.write: o.html}
         for write, path in wanted.items():
             if path is None:
                 continue
@@ -352,6 +377,13 @@ def _will_run(item: pytest.Item) -> bool:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _why_nothing(exitstatus: int) -> str:
+    if exitstatus in _ENDED:
+        return "no test was measured"
+    empty = exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+    return "no test was selected" if empty else "the run was interrupted"
 
 
 def _has_figures(result: Result) -> bool:

@@ -10,7 +10,7 @@ from perfsuite.results import Result, Row
 from perfsuite.verdict import Verdict
 
 HEADER = ("metric", "value", "+-", "n", "baseline", "ratio", "+-", "limit", "ceil", "verdict")
-_ORDER = (
+ORDER = (
     Verdict.WORSE, Verdict.VOID, Verdict.GONE, Verdict.UNSURE, Verdict.FOREIGN, Verdict.NEW,
     Verdict.BETTER, Verdict.SAME, Verdict.SHOWN,
 )  # fmt: skip
@@ -69,12 +69,12 @@ def counts(results: Sequence[Result], gone: int) -> str:
     waived = Counter(row.verdict for result in results for row in result.rows if row.waiver)
     return ", ".join(
         f"{found[verdict]} {verdict}" + (f" ({waived[verdict]} waived)" if waived[verdict] else "")
-        for verdict in _ORDER
+        for verdict in ORDER
         if found[verdict]
     )
 
 
-_MEANINGS = {
+MEANINGS = {
     Verdict.WORSE: "beyond the limit, and beyond what noise explains: mend it, or --perf-save",
     Verdict.VOID: "the contract was broken, so there is no figure: the message says how",
     Verdict.GONE: "a baseline that nothing measures any more",
@@ -89,4 +89,4 @@ def meanings(results: Sequence[Result], gone: int) -> Iterator[str]:
     """What each verdict means that someone may have to act on."""
     found = {row.verdict for result in results for row in result.rows}
     found |= {Verdict.GONE} if gone else set()
-    yield from (f"  {verdict}: {text}" for verdict, text in _MEANINGS.items() if verdict in found)
+    yield from (f"  {verdict}: {text}" for verdict, text in MEANINGS.items() if verdict in found)

@@ -16,7 +16,7 @@ PURE = (
     "accepted", "intervals", "judging", "limits", "metrics", "needles", "neighbours", "options",
     "origins", "peaks", "procedures", "prompts", "protocols", "ranks", "results", "roofline",
     "sampling", "self_test", "shares", "slots", "slowing", "statistics", "tokenization", "verdict",
-    "waivers",
+    "waivers", "history/trend", "history/noise", "history/drift", "history/change_points",
 )  # fmt: skip
 FRAMEWORKS = {"torch", "jax", "triton", "libtpu", "vllm", "transformers"}
 
