@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -43,6 +43,15 @@ def versions(toolchain: str) -> dict[str, str]:
     """`python 3.11.7, torch 2.13.0` by package."""
     split = (part.partition(" ") for part in toolchain.split(", "))
     return {package: version for package, _, version in split}
+
+
+def changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """What two descriptions of one thing have otherwise, in words."""
+    return [
+        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
 
 
 def commit(folder: Path) -> str:

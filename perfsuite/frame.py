@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfsuite.errors import PerfError
-from perfsuite.report.json_file import FORMAT
+from perfsuite.report.stored import read
 from perfsuite.results import Result
 
 if TYPE_CHECKING:
@@ -32,16 +30,7 @@ def load_results(*files: str | Path) -> pandas.DataFrame:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        version = int(document["perfsuite_format"])
-        if version > FORMAT:
-            raise PerfError(
-                f"{file}: format {version} is newer than this perfsuite reads ({FORMAT})"
-            )
-        results = [Result.from_dict(values) for values in document["results"]]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise PerfError(f"{file}: not a file that --perf-json wrote ({problem!r})") from None
+    results = read(file).results
     return [_flat(result, row) for result in results for row in result.as_dict()["rows"]]
 
 

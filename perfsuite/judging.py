@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from perfsuite.baselines import Baselines, Entry, Key, as_stored, shown
-from perfsuite.environment import versions
+from perfsuite.environment import changed, versions
 from perfsuite.limits import Limit, limit_of
 from perfsuite.metrics import METRICS, Metric, display, ratio, refusal
 from perfsuite.results import Row
@@ -312,17 +312,9 @@ def differences(entry: Entry | None, toolchain: str, config: Mapping[str, object
     """What differs between a baseline's surroundings and these, for the message."""
     if entry is None:
         return ""
-    parts = _changes(versions(entry.toolchain), versions(toolchain)) if entry.toolchain else []
+    parts = changed(versions(entry.toolchain), versions(toolchain)) if entry.toolchain else []
     # floats were shortened when they were stored
-    return "; ".join(parts + _changes(as_stored(entry.config), as_stored(config)))
-
-
-def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    return [
-        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
+    return "; ".join(parts + changed(as_stored(entry.config), as_stored(config)))
 
 
 def failure_message(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from perfsuite.baselines import as_stored
+from perfsuite.environment import changed, versions
 from perfsuite.results import Result
 
 
@@ -26,24 +27,10 @@ def changes(result: Result) -> list[str]:
     """Versions and configuration that the baseline had otherwise, as far as it says."""
     before, found = result.baseline, []
     if before.get("toolchain"):
-        found += _differing(_versions(before["toolchain"]), _versions(result.toolchain))
+        found += changed(versions(before["toolchain"]), versions(result.toolchain))
     if before.get("config"):  # floats were shortened when they were stored
-        found += _differing(as_stored(before["config"]), as_stored(result.config))
+        found += changed(as_stored(before["config"]), as_stored(result.config))
     return found
-
-
-def _differing(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    return [
-        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _versions(toolchain: str) -> dict[str, str]:
-    """`python 3.11.7, torch 2.13.0` by package."""
-    split = (part.partition(" ") for part in toolchain.split(", "))
-    return {package: version for package, _, version in split}
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
