@@ -9,7 +9,7 @@ older toolchains.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -138,12 +138,13 @@ def of_series(one: Series) -> list[Change]:
 def _usable(frame: pandas.DataFrame) -> tuple[pandas.DataFrame, dict[str, int]]:
     left_out: dict[str, int] = {}
     frame = frame[frame["value"].notna()]  # a row without a value was no figure
-    for reason, is_meant in (
-        ("of broken contracts (VOID)", lambda rows: rows["void"].astype(bool)),
-        ("of disturbed runs", lambda rows: rows["disturbance"].astype(str).isin(["", "nan"]).eq(0)),
-        ("not finite", lambda rows: rows["value"].abs() == math.inf),
-        ("of older toolchains", _of_older_toolchains),
-    ):
+    reasons: dict[str, Callable[[pandas.DataFrame], pandas.Series[bool]]] = {
+        "of broken contracts (VOID)": lambda rows: rows["void"].astype(bool),
+        "of disturbed runs": lambda rows: rows["disturbance"].astype(str).isin(["", "nan"]).eq(0),
+        "not finite": lambda rows: rows["value"].abs() == math.inf,
+        "of older toolchains": _of_older_toolchains,
+    }
+    for reason, is_meant in reasons.items():
         out = is_meant(frame)
         if out.any():
             left_out[reason] = int(out.sum())
