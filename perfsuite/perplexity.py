@@ -6,6 +6,7 @@ Random weights predict nothing, so only `--perf-model` has one, of the text of `
 from __future__ import annotations
 
 import math
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from perfsuite.sampling import Block
 from perfsuite.tokenization import CheckpointTokenizer
 from perfsuite.workloads import Workload
 
-FIGURE = "perplexity/teacher_forced"
+METRIC = "perplexity/teacher_forced"
 MOST_TOKENS = 512  # of each sequence; each is a step of the engine
 _KINDS = ("generate", "single_user")  # a batch of one shape from the first prefill on
 
@@ -29,8 +30,9 @@ def has_perplexity(offer: Any, workload: Workload) -> bool:
 def perplexity(
     offer: Any, engine: Any, workload: Workload, file: Path
 ) -> tuple[Block, dict[str, str]]:
-    """The figure, and which text it is of, for the configuration.
+    """The figure, named after the tokens that it is of, and the text in words.
 
+    So another text, or another tokenizer, is another figure and never compared with this one. It is
     e to the mean of -ln p of each token of the text but the first of each sequence, p the engine's
     for it given those before. Sequences read the text one after the other. Raises Void where the
     text can not be read, is too short, or the engine gives what can not be a figure.
@@ -42,10 +44,16 @@ def perplexity(
         raise Void(
             f"{offer.name}: negative_log_likelihood raised {type(problem).__name__}: {problem}"
         ) from problem
+    if loss < 0:
+        raise Void(f"{offer.name}: a loss of {loss:g} nats a token: no token is so likely")
     found = math.exp(loss) if not loss > 700 else math.inf  # e to more is no float
-    if reason := refusal(metric(FIGURE), found):
+    if reason := refusal(metric(METRIC), found):
         raise Void(f"{offer.name}: {reason}")
-    return {FIGURE: found}, {"perplexity": words}
+    return {f"{METRIC}@text-{_digest(stream)}": found}, {"perplexity": words}
+
+
+def _digest(stream: list[list[int]]) -> str:
+    return sha256(repr(stream).encode()).hexdigest()[:6]
 
 
 def _stream(workload: Workload, file: Path) -> tuple[list[list[int]], str]:

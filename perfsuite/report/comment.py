@@ -92,7 +92,7 @@ def _lines(
 def _headline(results: Sequence[Result], about: About) -> str:
     base = code(about.base) or "its baseline"
     parts = [*_losses(results, base), *_ended(results, about.status)]
-    if about.status == 0 and parts:
+    if about.status == 0 and parts and results:
         return f"{_GOOD} perf: {'; '.join(parts)}: accepted"
     if parts:
         return f"{_BAD} perf: {'; '.join(parts)}"

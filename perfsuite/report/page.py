@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections import Counter
@@ -96,7 +97,7 @@ def render(runs: Sequence[Run]) -> str:
         plotly=Markup(plotly),  # noqa: S704
         data=_packed(_data(shown, drawn)),
         tests=shown,
-        failures=[test for test in shown if test.failing],
+        failures=[(place, test) for place, test in enumerate(shown) if test.is_red or test.failing],
         gone=gone,
         pictures=drawn,
         counts=_counts(shown, len(gone)),
@@ -128,8 +129,8 @@ def environment() -> Environment:
 
 
 def _number(value: float | None) -> str:
-    """What the browser sorts by; empty where there is none."""
-    return "" if value is None else repr(value)
+    """What the browser sorts by, in its own words; empty where there is none."""
+    return "" if value is None else "Infinity" if value == math.inf else repr(value)
 
 
 def _packaged(name: str) -> str:
@@ -175,7 +176,7 @@ def _counts(shown: Sequence[Test], gone: int) -> list[tuple[Verdict, int]]:
 
 def _headline(shown: Sequence[Test], gone: int) -> str:
     """What the page says first."""
-    failing = [test for test in shown if any(not row.waiver for row in test.failing)]
+    failing = [test for test in shown if test.is_red]
     if not shown and not gone:
         return "Nothing was measured"
     if failing:

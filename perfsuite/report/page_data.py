@@ -47,6 +47,11 @@ class Test:
         return sorted((row for row in self.result.rows if row.verdict in bad), key=badness)
 
     @property
+    def is_red(self) -> bool:
+        """Whether its test failed: a loss that nobody waived, or a waiver that is over."""
+        return bool(self.result.expired) or any(not row.waiver for row in self.failing)
+
+    @property
     def verdicts(self) -> list[Verdict]:
         """Every verdict that one of its figures has, the worst first."""
         found = {row.verdict for row in self.result.rows}

@@ -26,7 +26,10 @@ def cells(row: Row) -> tuple[str, ...]:
     """One figure as text; a figure without a value has its reason elsewhere."""
     if row.value is None:
         return (row.figure, "", "", "", "", "", "", "", "", str(row.verdict))
-    of = METRICS[row.metric_id]
+    of = METRICS.get(row.metric_id)
+    if of is None:  # a metric of another version of perfsuite
+        ratio = "" if row.ratio is None else _ratio(row.ratio)
+        return (row.figure, f"{row.value:.4g}", "", "", "", ratio, "", "", "", str(row.verdict))
     title = f"{row.part} {of.title}" if row.part else of.title
     return (
         " ".join(title.split()),  # a table has no place for a line break

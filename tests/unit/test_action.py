@@ -270,6 +270,15 @@ def test_a_failed_comparison_keeps_its_files_for_the_upload(job: Job) -> None:
         assert steps[name]["continue-on-error"] is True
 
 
+def test_a_run_that_measured_nothing_is_red(job: Job, github: GitHub) -> None:
+    """As with --collect-only among the arguments: pytest ends well and leaves no results."""
+    job.environment |= {"ENDS_WITH": "0", "LEAVES": ""}
+    assert job.run() == 2
+    assert "pytest ended well and measured nothing" in job.log
+    (comment,) = github.comments
+    assert "nothing was measured" in comment["body"]
+
+
 HOSTILE = ["$(touch planted)", "`touch planted`", "a b", "'", '"', "; touch planted", "a\nb=c",
            "${{ github.token }}", "../x", "-x", "$HOME"]  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from perfsuite.errors import Void
-from perfsuite.perplexity import FIGURE, has_perplexity, perplexity
+from perfsuite.perplexity import METRIC, has_perplexity, perplexity
 from perfsuite.workloads import Workload
 
 WORDS = ["so", "well", "prince", "genoa", "and", "lucca"]
@@ -50,9 +50,19 @@ def offer(loss: Any, seen: list[Any] | None = None) -> Any:
 def test_it_is_e_to_the_loss(workload: Workload, text: Path) -> None:
     seen: list[Any] = []
     found, words = perplexity(offer(math.log(7.5), seen), "engine", workload, text)
-    assert found == {FIGURE: pytest.approx(7.5)}
+    ((figure, value),) = found.items()
+    assert figure.startswith(f"{METRIC}@text-")
+    assert value == pytest.approx(7.5)
     assert seen == [("engine", [[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]])]
     assert words["perplexity"] == f"text.txt, 2 x 6 tokens, tokenizer.json of {text.parent.name}"
+
+
+def test_another_text_is_another_figure(workload: Workload, text: Path) -> None:
+    """Under the same name too."""
+    first, _ = perplexity(offer(1.0), None, workload, text)
+    assert perplexity(offer(2.0), None, workload, text)[0].keys() == first.keys()
+    text.write_text(" ".join(WORDS + WORDS), encoding="utf-8")
+    assert perplexity(offer(1.0), None, workload, text)[0].keys().isdisjoint(first)
 
 
 def test_no_more_is_read_than_the_cache_holds(workload: Workload, text: Path) -> None:
@@ -67,6 +77,7 @@ def test_no_more_is_read_than_the_cache_holds(workload: Workload, text: Path) ->
         (math.nan, "perplexity/teacher_forced is nan"),
         (math.inf, "perplexity/teacher_forced is inf"),
         (1e6, "perplexity/teacher_forced is inf"),
+        (-0.5, "a loss of -0.5 nats a token: no token is so likely"),
         (lambda: 1 / 0, "negative_log_likelihood raised ZeroDivisionError"),
         ("much", "negative_log_likelihood raised ValueError"),
     ],

@@ -329,6 +329,8 @@ class TestCommand:
         json_file.write(path, [], [], tmp_path)
         assert main(["comment", str(path), f"--output={output}"]) == 0
         assert "### \N{CROSS MARK} perf: nothing was measured" in output.read_text("utf-8")
+        assert main(["comment", str(path), "--status=0", f"--output={output}"]) == 0
+        assert "### \N{CROSS MARK} perf: nothing was measured" in output.read_text("utf-8")
 
     @pytest.mark.parametrize(
         "option",

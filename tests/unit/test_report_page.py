@@ -140,6 +140,39 @@ def test_without_autoescape_the_planted_text_runs(
     assert "img" in {tag for tag, _ in _Read(text).tags}
 
 
+def test_a_waiver_that_is_over_is_a_failure(
+    make_page: Callable[..., str], make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    """Though every figure is as it was; the button opens that test and no other."""
+    same = make_row(verdict=Verdict.SAME, ratio=1.0)
+    results = [make_result(key=key, rows=(same,)) for key in ("a", "b")]
+    text = make_page(*results, make_result(key="c", rows=(same,), expired=("over since May",)))
+
+    assert "<h1>1 test of 3 failed</h1>" in text
+    failed = re.search(r'<ul class="failures">.*?</ul>', text, re.DOTALL)
+    assert failed
+    assert "over since May" in failed[0]
+    place = int(re.findall(r'data-open="(\d+)"', failed[0])[0])
+    assert _data(text)["tests"][place]["key"] == "c"
+
+
+def test_a_loss_from_zero_is_sorted_as_the_largest(
+    make_page: Callable[..., str], make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    """In the browser's own word for it: `inf` would be no number there."""
+    text = make_page(make_result(rows=(make_row(figure=PEAK, ratio=math.inf, limit=1.01),)))
+    values = [a["data-v"] for _, a in _Read(text).tags if "data-v" in a]
+    assert "Infinity" in values
+    assert "inf" not in values
+
+
+def test_a_metric_of_another_version_is_shown(
+    make_page: Callable[..., str], make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    words = " ".join(_Read(make_page(make_result(rows=(make_row(figure="old/kind"),)))).text)
+    assert "old/kind" in words
+
+
 def test_equal_results_make_equal_pages(make_page: Callable[..., str]) -> None:
     """So that a page can be kept where changes are looked at."""
     assert make_page() == make_page()
