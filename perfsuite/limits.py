@@ -30,6 +30,7 @@ _UNITS: dict[str, dict[str, float]] = {
     "times": {"times": 1.0},
     "answers": {"answers": 1.0},
     "nats": {"nats": 1.0},
+    "tokens": {"tokens": 1.0},
     "logits": {"logits": 1.0},
     "breaks": {"breaks": 1.0},
     "graphs": {"graphs": 1.0},

@@ -29,8 +29,8 @@ from perfsuite.fixture import Perf
 from perfsuite.gang import Gang
 from perfsuite.history.place import Place
 from perfsuite.loading import opened
-from perfsuite.options import Options, resolve
-from perfsuite.plan import case_of
+from perfsuite.options import Options, for_item, resolve
+from perfsuite.plan import case_of, marker_of
 from perfsuite.ranks import rank_count
 from perfsuite.sampling import Block
 from perfsuite.serving.choices import choices
@@ -86,9 +86,11 @@ class Run:
         else:
             conversation = self.conversations[item.nodeid]
         options = self.options
+        patience = None if self.worker is None else for_item(options, marker_of(item)).timeout_s
         return Perf(
-            case_of(item), options.device, conversation, options.haystack, options.text, loading
-        )
+            case_of(item), options.device, conversation, options.haystack, options.text, loading,
+            patience,
+        )  # fmt: skip
 
     def opened(self, item: pytest.Item, case: Case, device: str) -> Any:
         """The engine of a case; the figures of its loading wait for the test's `perf(...)`."""
@@ -106,9 +108,10 @@ def start(config: pytest.Config) -> Run:
         run = Run(config, _options(config), worker.current(config))
         if run.options.save != "none" and run.worker is None:
             check_writable(run.options.baselines[0])
-        if run.options.history and run.worker is None:
+        reports = run.worker is None and not _only_looks(config)
+        if run.options.history and reports:
             Place(run.options.history).check_writable()
-        if run.options.html and run.worker is None:
+        if run.options.html and reports:
             from perfsuite.report.page import require_libraries
 
             require_libraries()
@@ -162,6 +165,11 @@ def is_xdist_controller(config: pytest.Config) -> bool:
 
 def _only_lists(config: pytest.Config) -> bool:
     return bool(config.getoption("perf_list") or config.getoption("perf_list_csv"))
+
+
+def _only_looks(config: pytest.Config) -> bool:
+    """Whether nothing is measured, so that nothing is written either."""
+    return _only_lists(config) or bool(config.getoption("collectonly", False))
 
 
 def _options(config: pytest.Config) -> Options:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 _PROGRESS_EVERY_S = 10.0
 _ENDED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 _SELECTING = ("keyword", "markexpr", "lf", "failedfirst", "stepwise", "deselect", "ignore",
-              "ignore_glob", "perf_engine", "perf_model")  # fmt: skip
+              "ignore_glob", "perf_engine", "perf_model", "perf_dataset",
+              "perf_arrivals")  # fmt: skip
 
 
 class Reporter:
@@ -314,7 +315,7 @@ class Reporter:
             reason = _why_nothing(exitstatus)
             self.notes.append(f"nothing was appended to {place}: {reason}")
             return False
-        from perfsuite.history import changes, store
+        from perfsuite.history import store
 
         run = store.of_results(self.results, revision_of(root))
         try:
@@ -323,7 +324,7 @@ class Reporter:
             self.notes.append(str(problem))
             return True
         self.notes.append(f"appended to {place}: {run.id}")
-        self.notes += changes.notes(Place(place), run.id)
+        self.notes += _noted_changes(Place(place), run.id)
         return False
 
     def _write_files(self) -> bool:
@@ -388,6 +389,16 @@ def _why_nothing(exitstatus: int) -> str:
 
 def _has_figures(result: Result) -> bool:
     return any(row.value is not None for row in result.rows)
+
+
+def _noted_changes(place: Place, run: str) -> list[str]:
+    try:
+        from perfsuite.history import changes
+
+        return changes.notes(place, run)
+    except Exception as problem:  # noqa: BLE001 - an extra look, which costs no run its table
+        kind = "" if isinstance(problem, PerfError) else f"{type(problem).__name__}: "
+        return [f"change points were not looked for: {kind}{problem}"]
 
 
 def file_entry(result: Result, revision: str) -> dict[str, Any]:

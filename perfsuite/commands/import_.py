@@ -3,7 +3,8 @@
 Reads pytest-benchmark's JSON, what `vllm bench serve --save-result` and `vllm bench
 latency|throughput --output-json` write, perfsuite's own --perf-json, and runs (.parquet) that could
 not be appended when they were measured. Each file becomes one run; what is already in the history
-is not taken again. Figures of other tools keep metric ids of their own.
+is not taken again, a run that --perf-history appended neither. Figures of other tools keep metric
+ids of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _SAID = (
     ("engine", "the engine's name (default for vLLM: vllm)"),
     ("machine", "the machine's class (vLLM's files do not know it)"),
     ("commit", "the commit that was measured (vLLM's files do not know it)"),
-    ("branch", "its branch"),
+    ("branch", "its branch; of --perf-json this and a commit that it does not know can be said"),
 )  # fmt: skip
 
 

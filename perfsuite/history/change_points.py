@@ -90,7 +90,8 @@ def find(values: Sequence[float], *, exact: bool = False) -> Found:
     factor = noise.inflation(scale)
     steady = noise.without_outliers(scale)
     split = _split(steady, noise.rescaled(MAX_P, factor))
-    chosen, slope = _told_from_a_slope(steady, sorted(split), factor)
+    of_slope = 1.0 if noise.is_smooth(scale) else factor
+    chosen, slope = _told_from_a_slope(steady, sorted(split), of_slope)
     surely = {at: noise.rescaled(split[at], 1 / factor) for at in chosen}
     if by_share:
         slope = replace(slope, before=math.exp(slope.before), after=math.exp(slope.after))

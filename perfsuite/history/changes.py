@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from perfsuite.errors import PerfError
 from perfsuite.history import change_points, trend
 from perfsuite.history.trend import Series
 from perfsuite.metrics import METRICS, in_unit
@@ -164,7 +163,8 @@ def _of_older_toolchains(rows: pandas.DataFrame) -> pandas.Series[bool]:
 def notes(place: Place, run: str) -> list[str]:
     """For the summary of a run that was appended: the steps on whose new level it is since lately.
 
-    The newest `_NOTED` runs of its branch are looked at; where none can be, a note says so.
+    The newest `_NOTED` runs of its branch are looked at; without Otava a note says that none was.
+    Raises what a storage, pandas or Otava raise: the run is over, and its figures are appended.
     """
     if not change_points.is_installed():
         return [
@@ -174,10 +174,7 @@ def notes(place: Place, run: str) -> list[str]:
         ]
     from perfsuite.history import frame
 
-    try:
-        rows = _newest(frame.read(place, COLUMNS), run)
-    except PerfError as problem:
-        return [f"change points were not looked for: {problem}"]
+    rows = _newest(frame.read(place, COLUMNS), run)
     many = [one for one in trend.series(_usable(rows)[0]) if run in one.runs[-RECENT:]]
     news = [c for one in many for c in of_series(one) if c.kind == "step" and c.runs <= RECENT]
     return _told([c for c in news if run in c.series.runs[c.index :]], place)

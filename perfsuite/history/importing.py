@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -89,14 +89,30 @@ def read(file: Path, said: Said) -> list[Imported]:
     except OSError as problem:
         raise PerfError(f"{file}: {problem.strerror or problem}") from None
     if file.suffix == ".parquet":
+        _refuse(file, said, "workload", "engine", "machine", "commit", "branch")
         return [_own_run(file, data)]
     try:
-        found = [_run(file, document, said) for document in _documents(data.decode())]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        found = [_imported(file, document, said) for document in _documents(data.decode())]
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError,
+            RecursionError) as problem:  # fmt: skip
         raise _unknown(file, repr(problem)[:200]) from None
     if not found:
         raise _unknown(file, "nothing")
-    return [Imported(run.file_name, encoded(run), len(run.rows), run.source) for run in found]
+    return found
+
+
+def _refuse(file: Path, said: Said, *names: str) -> None:
+    """What the file itself knows can not be said of it."""
+    if given := [f"--{name}" for name in names if getattr(said, name)]:
+        raise PerfError(
+            f"{file}: {', '.join(given)} has no effect: perfsuite's own file knows it\n"
+            "Import the file without it, and other tools' files by a command of their own."
+        )
+
+
+def _imported(file: Path, document: Mapping[str, Any], said: Said) -> Imported:
+    run = _run(file, document, said)
+    return Imported(run.file_name, encoded(run), len(run.rows), run.source)
 
 
 def _own_run(file: Path, data: bytes) -> Imported:
@@ -122,7 +138,7 @@ def _documents(text: str) -> Iterator[Any]:
 
 def _run(file: Path, document: Mapping[str, Any], said: Said) -> Run:
     if "perfsuite_format" in document:
-        return _of_ours(file, document)
+        return _of_ours(file, document, said)
     if "benchmarks" in document and "machine_info" in document:
         return _of_pytest_benchmark(document, said)
     if "total_token_throughput" in document and "num_prompts" in document:
@@ -142,14 +158,16 @@ def _unknown(file: Path, found: str) -> PerfError:
     )
 
 
-def _of_ours(file: Path, document: Mapping[str, Any]) -> Run:
+def _of_ours(file: Path, document: Mapping[str, Any], said: Said) -> Run:
+    """A run of which the file knows all but the branch; its id ends as if it had been appended."""
     version = int(document["perfsuite_format"])
     if version > FORMAT:
         raise PerfError(f"{file}: format {version} is newer than this perfsuite reads ({FORMAT})")
     results = [Result.from_dict(values) for values in document["results"]]
-    rows = of_results(results, Revision()).rows
-    revision = Revision(document["commit_info"]["id"])
-    return Run(rows, revision, time=_moment(document["datetime"]), unique=_digest(document))
+    commit = document["commit_info"]["id"]
+    _refuse(file, said, "workload", "engine", "machine", *(["commit"] if commit else []))
+    run = of_results(results, Revision(commit or said.commit, None, said.branch))
+    return replace(run, time=_moment(document["datetime"]))
 
 
 def _of_pytest_benchmark(document: Mapping[str, Any], said: Said) -> Run:

@@ -32,6 +32,7 @@ _MOST_SMALL = 16  # segments that are not full, before they are merged
 _ROWS_IN_GROUP = 5_000  # what is read at least to find one workload
 _SORTED_BY = SCHEMA.names.index("workload")
 _LOCK_S = 600.0
+_TRIES = 2  # with the second, damaged segments have been made again
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ def read(
     wanted = {name: value for name, value in equal.items() if value is not None}
     with _held(place) as folder:
         listing = place.files()
-        segments = _updated(folder, place, listing)
-        tables = [_rows(segment, columns, wanted) for segment in segments]
-        if any(table is None for table in tables):  # a damaged segment was dropped
+        for _ in range(_TRIES):
             segments = _updated(folder, place, listing)
-            tables = [_rows(segment, columns, wanted) for segment in segments]
-    found = [table for table in tables if table is not None]
+            found = _tables(segments, columns, wanted)
+            if found is not None:
+                break
+        else:
+            raise PerfError(f"{folder}: damaged again as soon as it was written")
     empty = pa.schema([SCHEMA.field(name) for name in columns]).empty_table()
     skipped = {name: why for segment in segments for name, why in segment.skipped.items()}
     rows = pa.concat_tables([empty, *found]).unify_dictionaries()
@@ -108,7 +110,10 @@ def _updated(folder: Path, place: Place, listing: Mapping[str, int]) -> list[Seg
     small = [segment for segment in segments if len(segment.sizes) < _BATCH]
     if len(small) <= _MOST_SMALL:
         return segments
-    return [s for s in segments if s not in small] + _merged(folder, small)
+    whole = _merged(folder, small)
+    if whole is None:  # the files of a segment that was dropped are to be read again
+        return _updated(folder, place, listing)
+    return [*(segment for segment in segments if segment not in small), whole]
 
 
 def _disjoint(segments: Sequence[Segment]) -> list[Segment]:
@@ -147,17 +152,26 @@ def _indexed(folder: Path, place: Place, sizes: Mapping[str, int]) -> Segment:
     return _written(folder, pa.concat_tables(tables), sizes, skipped)
 
 
-def _merged(folder: Path, small: Sequence[Segment]) -> list[Segment]:
-    """One segment in place of many; nothing where one of them is damaged, for the next time."""
-    tables = [_rows(segment, SCHEMA.names, {}) for segment in small]
-    if any(table is None for table in tables):
-        return [segment for segment, table in zip(small, tables, strict=True) if table is not None]
+def _merged(folder: Path, small: Sequence[Segment]) -> Segment | None:
+    """One segment in place of many; None where one of them is damaged, and dropped."""
+    tables = _tables(small, SCHEMA.names, {})
+    if tables is None:
+        return None
     sizes = {name: size for segment in small for name, size in segment.sizes.items()}
     skipped = {name: why for segment in small for name, why in segment.skipped.items()}
     whole = _written(folder, pa.concat_tables(tables), sizes, skipped)
     for segment in small:
         segment.path.unlink()
-    return [whole]
+    return whole
+
+
+def _tables(
+    segments: Sequence[Segment], columns: Sequence[str], equal: Mapping[str, str]
+) -> list[pa.Table] | None:
+    """The wanted rows of each segment; None where any is damaged, and all such are removed."""
+    tables = [_rows(segment, columns, equal) for segment in segments]
+    found = [table for table in tables if table is not None]
+    return found if len(found) == len(tables) else None
 
 
 def _rows(

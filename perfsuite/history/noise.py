@@ -21,6 +21,7 @@ _NOISE_REACH = 25  # points on either side whose noise it may have
 _FARTHEST = 2.0  # standard deviations from the middle of its neighbours that a point may have
 _SEEN = 3.0  # / sqrt(points): two standard errors, below which a correlation is taken for chance
 _STRONGEST = 0.95
+_SMOOTH = 8  # steps, all of one direction, which noise of 9 points has once in 180,000 series
 
 
 def spread(values: Sequence[float]) -> float:
@@ -70,6 +71,12 @@ def inflation(values: Sequence[float]) -> float:
     r = 1 + 2 * float((steps[1:] * steps[:-1]).sum()) / squares
     r = min(max(r - _SEEN / math.sqrt(len(values)), 0.0), _STRONGEST)
     return math.sqrt((1 + r) / (1 - r))
+
+
+def is_smooth(values: Sequence[float]) -> bool:
+    """Whether a series never turns, as noise would: what resembles the run before is its growth."""
+    steps = diff(asarray(values, float))
+    return len(steps) >= _SMOOTH and bool((steps >= 0).all() or (steps <= 0).all())
 
 
 def rescaled(p_value: float, factor: float) -> float:

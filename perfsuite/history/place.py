@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Place:
         Raises PerfError.
         """
         assert self._system
+        _import_writer()
         if not self.is_local:
             return
         try:
@@ -106,15 +108,18 @@ class Place:
         Raises PerfError when one of them can not be had: a history without it would look whole.
         """
         system, root = self._system
-        paths = {f"{root.rstrip('/')}/{name}": name for name in names}
-        if not paths:
-            return {}
         try:
-            found = system.cat(list(paths), on_error="raise")
+            if self.is_local:
+                return {name: (self.folder / name).read_bytes() for name in names}
+            # The whole of each: `cat` would take a path with brackets for a pattern.
+            paths, whole = [f"{root.rstrip('/')}/{name}" for name in names], [None] * len(names)
+            contents = system.cat_ranges(paths, whole, whole, on_error="raise")
         except Exception as problem:  # noqa: BLE001 - as above
             raise self._failed("can not be read", problem) from None
-        contents = found if isinstance(found, dict) else dict.fromkeys(paths, found)
-        return {paths[path]: data for path, data in contents.items()}
+        for one in contents:  # older fsspec gives what it should raise
+            if isinstance(one, Exception):
+                raise self._failed("can not be read", one)
+        return dict(zip(names, contents, strict=True))
 
     def put(self, name: str, data: bytes) -> None:
         """Write one file; raises PerfError when that fails, and then none of its name is read."""
@@ -138,6 +143,17 @@ class Place:
     def _failed(self, what: str, problem: Exception) -> PerfError:
         reason = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
         return PerfError(f"{self.text}: {what}: {reason}")
+
+
+def _import_writer() -> None:
+    """Libraries that are installed may fail to load: before a run, not after it."""
+    try:
+        import_module("perfsuite.history.store")
+    except Exception as problem:  # noqa: BLE001 - a broken library raises anything
+        raise PerfError(
+            f"no history can be written: {type(problem).__name__}: {problem}\n"
+            "Nothing was measured. Repair pyarrow: pip install 'perfsuite[history]'"
+        ) from None
 
 
 def is_run(name: str) -> bool:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from perfsuite import environment
 
-# A CI checks a commit out, not a branch, and tells the branch's name here; a pull request's first.
-_BRANCH_NAMES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
+# A CI checks a commit out, not a branch, and tells the branch's name here. A pull request's is
+# 123/merge, not the name that its branch has in a fork: that may be `main`.
+_BRANCH_NAMES = ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def revision_of(folder: Path, variables: Mapping[str, str] = os.environ) -> Revi
 def _git(folder: Path, *words: str) -> str:
     try:
         done = subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-        )
+            ["git", *words], cwd=folder, capture_output=True, text=True, errors="replace",
+            timeout=10, check=True,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()

@@ -6,6 +6,7 @@ of the results, figures in the metric's own unit; the file's metadata has the fo
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -46,6 +47,9 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
+_NUMBERS = frozenset(column.name for column in SCHEMA if column.type == _NUMBER)
+
+
 class Unreadable(Exception):
     """Why a file is not a run that can be read here; its text follows the file's name."""
 
@@ -58,7 +62,8 @@ class Run:
     revision: Revision
     source: str = OURS
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
-    unique: str = field(default_factory=lambda: secrets.token_hex(6))  # 12 hexadecimal digits
+    # 12 hexadecimal digits; two runs of one microsecond and commit with equal ones are the same
+    unique: str = field(default_factory=lambda: secrets.token_hex(6))
 
     @property
     def id(self) -> str:
@@ -75,7 +80,18 @@ class Run:
 
 def of_results(results: Sequence[Result], revision: Revision) -> Run:
     """The run that gave these results, those of broken contracts (VOID) too."""
-    return Run([_columns(result, row) for result in results for row in result.rows], revision)
+    rows = [_columns(result, row) for result in results for row in result.rows]
+    return Run(rows, revision, unique=_digest(results))
+
+
+def _digest(results: Sequence[Result]) -> str:
+    """Of results that come back from --perf-json the same, so that they are not taken twice."""
+    told = [
+        [result.nodeid, result.machine, result.date, row.figure, *map(str, row.processes)]
+        for result in results
+        for row in result.rows
+    ]
+    return hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest()[:12]
 
 
 def append(place: Place, run: Run) -> str:
@@ -122,11 +138,16 @@ def encoded(run: Run) -> bytes:
 
 
 def _storable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with escapes in place of what UTF-8 has no bytes for, such as half of a pair."""
-    return {
-        name: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
-        for name, value in row.items()
-    }
+    return {name: _column(name, value) for name, value in row.items()}
+
+
+def _column(name: str, value: Any) -> Any:
+    """Escapes for what UTF-8 has no bytes for; whole numbers as the nearest that a column holds."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if name == "processes":
+        return [one if one is None else float(one) for one in value]
+    return float(value) if name in _NUMBERS and value is not None else value
 
 
 def decoded(data: bytes) -> pa.Table:

@@ -89,7 +89,7 @@ def _series(key: Sequence[Any], rows: pandas.DataFrame) -> Series:
     identity: dict[str, Any] = {name: str(part) for name, part in zip(KEY, key, strict=True)}
     return Series(
         **identity,
-        times=tuple(rows["at"].dt.to_pydatetime()),
+        times=tuple(time.to_pydatetime() for time in rows["at"]),
         commits=tuple(rows["commit"].astype(str)),
         values=tuple(float(value) for value in rows["value"]),
         runs=tuple(rows["run"]),

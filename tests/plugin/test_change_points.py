@@ -307,3 +307,24 @@ perfsuite.history.change_points.find_spec = lambda name: None
     found = [line for line in result.outlines if "change points were not looked for" in line]
     assert len(found) == 1
     assert "Apache Otava is not installed" in found[0]
+
+
+def test_a_look_that_fails_takes_nothing_from_the_run(two_tests: Any) -> None:
+    """Whatever breaks in it, the run's table, its file in the history and its status stand."""
+    two_tests.conftest("""
+import perfsuite.history.changes
+
+def broken(place, run):
+    raise AttributeError("newer internals")
+
+perfsuite.history.changes.notes = broken
+""")
+
+    result = two_tests.perf("--perf-save", "--perf-processes=1", "--perf-history=runs")
+
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([
+        "*time/call*",
+        "change points were not looked for: AttributeError: newer internals",
+    ])  # fmt: skip
+    assert len(list((two_tests.path / "runs").glob("*.parquet"))) == 1

@@ -13,6 +13,7 @@ pytest.importorskip("fsspec", reason="a history is where fsspec finds it")
 pytest.importorskip("pandas", reason="a history is read into pandas")
 
 from perfsuite import load_history
+from perfsuite.__main__ import main
 from perfsuite.history.trend import series
 
 TIME = "call_time/per_call"
@@ -62,6 +63,10 @@ def test_every_run_is_appended(two_tests: Any) -> None:
     before, after = one.values
     assert 0.002 <= before < after
 
+    command = ["import", str(project.path / "out.json"), f"--history={project.path / 'runs'}"]
+    assert main(command) == 0
+    assert len(_files(project)) == 2, "the run is known in its --perf-json too"
+
 
 def test_a_run_that_was_interrupted_is_none(two_tests: Any) -> None:
     """What it measured is no picture of the whole; the run says so."""
@@ -106,8 +111,6 @@ def test_breaks_the_history():
     assert len(two_tests.baselines) == len(two_tests.results) == 2
 
     (two_tests.path / "runs").unlink()
-    from perfsuite.__main__ import main
-
     assert main(command.split()[1:]) == 0
     assert _files(two_tests) == [kept.name]
 
@@ -132,6 +135,16 @@ def test_what_can_not_be_appended_to_is_refused_at_once(
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])
+    assert not (two_tests.path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--perf-list"], ["--collect-only"]])
+def test_what_only_lists_makes_no_history(two_tests: Any, arguments: list[str]) -> None:
+    """Nor does it need the libraries, where the ini names one."""
+    two_tests.write("pytest.ini", "[pytest]\nperf_history = nowhere://runs\n")
+    assert two_tests.pytest("--perf", "--device=cpu", *arguments).ret == 0
+    two_tests.write("pytest.ini", "[pytest]\nperf_history = runs\n")
+    assert two_tests.pytest("--perf", "--device=cpu", *arguments).ret == 0
     assert not (two_tests.path / "runs").exists()
 
 

@@ -86,7 +86,9 @@ def test_a_model_that_reads_worse_is_worse(reader: Any) -> None:
     lost = reader.exact(*_ASKED)
     assert lost.ret == 1
     assert perplexity(reader)["verdict"] == "WORSE"
-    lost.stdout.fnmatch_lines(["WORSE: perplexity (text-*) 7.538 tokens*", "*--perf-text=*text.txt*"])
+    lost.stdout.fnmatch_lines(
+        ["WORSE: perplexity (text-*) 7.538 tokens*", "*--perf-text=*text.txt*"]
+    )
 
 
 def test_without_a_text_there_is_none(reader: Any) -> None:

@@ -84,9 +84,9 @@ def flaky() -> Iterator[Any]:
             self._meet("put")
             super().pipe_file(path, value, **more)
 
-        def cat(self, path: Any, **more: Any) -> Any:
+        def cat_file(self, path: str, *span: Any, **more: Any) -> bytes:
             self._meet("get")
-            return super().cat(path, **more)
+            return super().cat_file(path, *span, **more)
 
         def ls(self, path: str, **more: Any) -> Any:
             self._meet("list")

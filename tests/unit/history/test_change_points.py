@@ -118,6 +118,18 @@ def test_slow_losses_are_one_drift_and_no_steps(shape: ndarray) -> None:
     assert found.drift.after - found.drift.before == pytest.approx(shape[-1], abs=1)
 
 
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("exact", [False, True])
+def test_smooth_growth_is_a_drift(direction: int, exact: bool) -> None:
+    """Without any noise, as of bytes that are allocated: no run resembles the one before."""
+    found = find([1000.0 + 50 * at for at in range(200)][::direction], exact=exact)
+
+    assert found.points == ()
+    assert found.drift is not None
+    assert (found.drift.after > 5 * found.drift.before) is (direction == 1)
+    assert (found.drift.before > 5 * found.drift.after) is (direction == -1)
+
+
 def test_a_step_on_a_slope_is_told_beside_it() -> None:
     """Both are there, so both are told."""
     found = find(noisy(SLOPE + 8.0 * (arange(200) >= 80)))

@@ -161,13 +161,16 @@ def test_names_can_not_steer_the_terminal(
         assert not {"\x1b", "\x07", "\u202e"} & set(text)
 
 
-def test_a_terminal_without_braille(place: Place, make_run: Callable[..., Run]) -> None:
+def test_a_terminal_without_braille(
+    place: Place, make_run: Callable[..., Run], tmp_path: Path
+) -> None:
     """Prints all the same."""
     for hour in range(3):
         store.append(place, make_run(hour))
     done = subprocess.run(
         [sys.executable, "-m", "perfsuite", "history", place.text, "w"],
-        env={"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"},
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "w on e" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,11 +20,13 @@ pytest.importorskip("pandas", reason="a history is read into pandas")
 from perfsuite import load_history
 from perfsuite.__main__ import main
 from perfsuite.history import store
+from perfsuite.history.place import Place
+from perfsuite.history.revision import Revision
 from perfsuite.history.store import Run
 from perfsuite.history.trend import series
 from perfsuite.metrics import METRICS
 from perfsuite.report.json_file import write
-from perfsuite.results import Result
+from perfsuite.results import Result, Row
 
 # What `vllm bench serve --save-result --save-detailed` writes, shortened.
 SERVE = {
@@ -161,10 +164,12 @@ def test_results_of_pytest_benchmark(take: Callable[..., Any]) -> None:
 def test_what_pytest_benchmark_writes_today(tmp_path: Path) -> None:
     """The installed version's own file is taken in."""
     (tmp_path / "test_it.py").write_text("def test_sort(benchmark):\n    benchmark(sorted, [2, 1])")
+    # it writes nothing where it takes itself for a process of pytest-xdist
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py",
          "--benchmark-json=out.json", "--benchmark-max-time=0.05"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, env=alone,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert main(["import", str(tmp_path / "out.json"), f"--history={tmp_path / 'runs'}"]) == 0
@@ -182,6 +187,74 @@ def test_our_own_results(
     assert list(frame["source"]) == ["perfsuite"]
     assert set(frame["metric"]) <= set(METRICS)
     assert list(frame["value"]) == [0.011]
+
+
+def test_of_our_own_results_the_user_knows_the_branch(
+    tmp_path: Path, make_result: Callable[..., Result], take: Callable[..., Any]
+) -> None:
+    """And the commit, where the run knew none; its machine, workload and engine are its own."""
+    write(tmp_path / "ours.json", [make_result()], [], tmp_path)
+    document = json.loads((tmp_path / "ours.json").read_text())
+    document["commit_info"]["id"] = ""
+    frame = take(document, said=("--branch=main", "--commit=abc"))
+    assert [*frame["branch"], *frame["commit"]] == ["main", "abc"]
+
+
+@pytest.mark.parametrize("option", ["machine", "workload", "engine", "commit"])
+def test_what_our_own_results_know_is_not_said(
+    tmp_path: Path, make_result: Callable[..., Result], capsys: pytest.CaptureFixture[str],
+    option: str,
+) -> None:  # fmt: skip
+    """Refused, and not dropped without a word; nothing is taken."""
+    write(tmp_path / "ours.json", [make_result()], [], tmp_path)
+    document = json.loads((tmp_path / "ours.json").read_text())
+    document["commit_info"]["id"] = "0123abc"
+    (tmp_path / "ours.json").write_text(json.dumps(document))
+    arguments = ["import", str(tmp_path / "ours.json"), f"--history={tmp_path / 'runs'}"]
+    assert main([*arguments, f"--{option}=x"]) == 2
+    assert f"ours.json: --{option} has no effect" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("option", ["machine", "workload", "engine", "commit", "branch"])
+def test_of_a_kept_run_nothing_is_said(
+    tmp_path: Path, make_run: Callable[..., Run], capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """It goes into the history as it is."""
+    (tmp_path / "a.parquet").write_bytes(store.encoded(make_run(1)))
+    arguments = ["import", str(tmp_path / "a.parquet"), f"--history={tmp_path / 'runs'}"]
+    assert main([*arguments, f"--{option}=x"]) == 2
+    assert f"a.parquet: --{option} has no effect" in capsys.readouterr().err
+
+
+def test_a_run_that_was_appended_is_not_taken_from_its_file_too(
+    tmp_path: Path, make_result: Callable[..., Result], make_row: Callable[..., Row],
+    take: Callable[..., Any],
+) -> None:  # fmt: skip
+    """--perf-history and --perf-json of one run are one point; of the next run, another."""
+    odd = make_row(low=float("nan"), ratio=float("inf"), processes=(2**60, 0.1))
+    first = [make_result(), make_result(nodeid="b", rows=(odd,))]
+    place = Place(str(tmp_path / "runs"))
+    store.append(place, store.of_results(first, Revision("abc", None, "main")))
+    write(tmp_path / "first.json", first, [], tmp_path)
+    assert len(take((tmp_path / "first.json").read_text())) == 2
+
+    later = [make_result(date="2026-02-02T12:00:00+00:00")]
+    write(tmp_path / "later.json", later, [], tmp_path)
+    assert len(take((tmp_path / "later.json").read_text(), said=("--branch=main",))) == 3
+
+
+def test_a_number_beyond_every_float_is_a_bad_file(
+    tmp_path: Path, make_result: Callable[..., Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named, without a traceback."""
+    write(tmp_path / "ours.json", [make_result()], [], tmp_path)
+    document = json.loads((tmp_path / "ours.json").read_text())
+    document["results"][0]["rows"][0]["value"] = 10**400
+    for name, values in {"a": document, "b": {**SERVE, "mean_ttft_ms": 10**400}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+        assert main(["import", str(tmp_path / f"{name}.json"), f"--history={tmp_path / 'r'}"]) == 2
+        assert capsys.readouterr().err.startswith(f"perfsuite: {tmp_path / name}.json: found ")
 
 
 def test_no_import_has_an_id_of_ours(take: Callable[..., Any]) -> None:

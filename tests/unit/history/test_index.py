@@ -166,11 +166,43 @@ def test_a_damaged_index_is_made_again(
     fill(*range(5))
     assert _values(place) == list(range(5))
     (segment,) = _segments(place)
+    _harm(segment, damage)
+    assert _values(place) == list(range(5))
+    assert _segments(place) != [segment]
+
+
+@pytest.mark.parametrize("damage", ["half", "pages"])
+def test_damage_that_is_met_while_merging_leaves_nothing_out(
+    place: Place, fill: Callable[..., list[str]], damage: str
+) -> None:
+    """One segment more than may be small, and one of them can not be read any more."""
+    for hour in range(index._MOST_SMALL):
+        fill(hour)
+        assert _values(place) == list(range(hour + 1))
+    assert len(_segments(place)) == index._MOST_SMALL
+    _harm(_segments(place)[3], damage)
+    fill(index._MOST_SMALL)
+    assert _values(place) == list(range(index._MOST_SMALL + 1))
+
+
+def test_an_index_that_is_damaged_again_and_again_is_an_error(
+    place: Place, fill: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never a part of the rows as if it were all."""
+    fill(1, 2)
+    monkeypatch.setattr(index, "write_whole", lambda path, data: path.write_bytes(b"PAR1"))
+    with pytest.raises(PerfError, match=r"\.perfsuite-index: damaged again as soon as"):
+        load_history(place.text)
+
+
+def _harm(segment: Path, damage: str) -> None:
     data = segment.read_bytes()
     if damage == "page":
         column = pq.read_metadata(segment).row_group(0).column(0)
         at = column.data_page_offset + column.total_compressed_size // 2
         segment.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+    elif damage == "pages":
+        segment.write_bytes(data[:4] + bytes(byte ^ 255 for byte in data[4:60]) + data[60:])
     elif damage == "other":
         pq.write_table(pq.read_table(segment).replace_schema_metadata({}), segment)
     elif damage == "layout":
@@ -178,8 +210,6 @@ def test_a_damaged_index_is_made_again(
         pq.write_table(pq.read_table(segment).replace_schema_metadata(older), segment)
     else:
         segment.write_bytes(data[: len(data) // 2] if damage == "half" else b"")
-    assert _values(place) == list(range(5))
-    assert _segments(place) != [segment]
 
 
 def test_a_file_that_is_gone_or_changed_is_followed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ def test_a_url_and_a_folder_hold_the_same(make_run: Callable[..., Run], tmp_path
     assert (tmp_path / "filed" / ".perfsuite-index").is_dir()
 
 
+@pytest.mark.parametrize("name", ["job[1]", "a*", "b?c", "{x,y}"])
+@pytest.mark.parametrize("root", ["memory", "folder"])
+def test_a_name_is_no_pattern(
+    make_run: Callable[..., Run], tmp_path: Path, root: str, name: str
+) -> None:
+    """What is written below it is read, and nothing of a neighbour that the pattern fits."""
+    below = str(tmp_path) if root == "folder" else f"memory:/{tmp_path}"
+    for text in (f"{below}/{name}", f"{below}/job1"):
+        for hour in (1, 2):
+            store.append(Place(text), make_run(hour))
+
+        assert list(load_history(text)["value"]) == [1, 2]
+
+
 def test_the_index_of_a_url_lies_in_the_users_cache(
     make_run: Callable[..., Run], cache: Path
 ) -> None:
@@ -76,7 +91,7 @@ def test_where_nothing_is(tmp_path: Path, flaky: Any) -> None:
 @pytest.mark.parametrize("url", ["nowhere://bucket", "s3x://bucket/a"])
 def test_an_unknown_storage_is_refused_at_once(url: str) -> None:
     """Before anything is measured, with what is expected."""
-    with pytest.raises(PerfError, match=r"(?s)nowhere|s3x.*expected: a folder, or a URL"):
+    with pytest.raises(PerfError, match=r"(?s)(?:nowhere|s3x).*expected: a folder, or a URL"):
         Place(url).check_writable()
 
 
@@ -140,6 +155,21 @@ def test_a_storage_that_fails_while_reading_gives_no_part(
     assert list(load_history("flaky://bucket/runs")["value"]) == [1, 2]
 
 
+def test_a_storage_that_gives_an_error_in_place_of_a_file_gives_no_part(
+    flaky: Any, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fsspec did for years, whatever it was asked."""
+    for hour in (1, 2):
+        store.append(Place("flaky://bucket/runs"), make_run(hour))
+
+    def ranges(self: Any, paths: list[str], *spans: Any, **more: Any) -> list[Any]:
+        return [self.cat_file(paths[0]), ConnectionError("broke off")]
+
+    monkeypatch.setattr(flaky, "cat_ranges", ranges)
+    with pytest.raises(PerfError, match="flaky://bucket/runs: can not be read: broke off"):
+        load_history("flaky://bucket/runs")
+
+
 def test_a_put_that_fails_half_way_is_skipped_and_named(
     flaky: Any, make_run: Callable[..., Run]
 ) -> None:
@@ -170,6 +200,16 @@ def test_a_file_is_written_whole_or_not_at_all(
         write_whole(tmp_path / "a", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_library_that_can_not_be_loaded_is_told_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is installed, and broken: that is known before anything is measured."""
+    monkeypatch.setitem(sys.modules, "perfsuite.history.store", None)
+    with pytest.raises(PerfError, match=r"(?s)history\.store.*Nothing was measured"):
+        place.check_writable()
+    assert not place.folder.exists()
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -178,6 +178,21 @@ def test_a_run_that_is_not_taken_is_kept_and_can_be_appended_later(
     assert len(load_history("flaky://bucket/runs")) == 1
 
 
+def test_a_count_of_any_size_is_a_number(
+    place: Place, make_result: Callable[..., Result], make_row: Callable[..., Row]
+) -> None:
+    """Operations are counted in whole numbers, some beyond those that a float holds exactly."""
+    large = 2**53 + 1
+    figures = ("value", "low", "high", "baseline")
+    row = make_row(processes=(large, 1.5), **dict.fromkeys(figures, large))
+    store.append(place, store.of_results([make_result(rows=(row,))], Revision()))
+
+    (found,) = load_history(place.text).to_dict("records")
+
+    assert [found[name] for name in figures] == [float(large)] * 4
+    assert list(found["processes"]) == [float(large), 1.5]
+
+
 def test_neither_taken_nor_kept(
     flaky: Any, make_run: Callable[..., Run], tmp_path: Path
 ) -> None:
