@@ -43,13 +43,15 @@ class Perf:
         haystack: Path | None = None,
         text: Path | None = None,
         loading: Block | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         """haystack: of needles; text: whose perplexity a checkpoint is asked for.
 
         `loading` gets the figures of an engine's loading; the first call on an engine tells.
+        timeout_s: how long a block may take before whoever asked for it gives up.
         """
         self._case, self._device, self._conversation = case, device, conversation
-        self._haystack, self._text = haystack, text
+        self._haystack, self._text, self._timeout_s = haystack, text, timeout_s
         self._loading = {} if loading is None else loading
         self._spinning = None if conversation.slow is None else Spinning(conversation.slow)
         self._parts: set[str] = set()
@@ -113,7 +115,7 @@ class Perf:
         offer = self._case.offer if self._case is not None else None
         tools = runtime(getattr(offer, "framework", loaded()))
         slowed = SlowedEngine(engine, self._spinning) if self._spinning is not None else engine
-        subject = procedure(slowed, workload, haystack=self._haystack)
+        subject = procedure(slowed, workload, haystack=self._haystack, timeout_s=self._timeout_s)
         verify = getattr(offer, "verify", None)
 
         def check() -> None:

@@ -265,6 +265,9 @@ def remedy(item: pytest.Item, options: Options) -> str:
         words.append(f"--perf-haystack={options.haystack}")
     if "text" in options.explicit:
         words.append(f"--perf-text={options.text}")
+    if options.endpoint:
+        words.append(f"--perf-endpoint={options.endpoint}")
+    words += options.load.words
     started = item.config.invocation_params.dir
     if "baselines" in options.explicit:
         words += [f"--perf-baselines={os.path.relpath(f, started)}" for f in options.baselines]

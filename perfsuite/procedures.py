@@ -290,17 +290,19 @@ def procedure(
     workload: Workload,
     clock: Clock = time.perf_counter,
     haystack: Path | None = None,
+    timeout_s: float | None = None,
 ) -> Procedure:
     """The procedure for a workload's kind; JetStream's own where the engine has its slots.
 
-    haystack: the text of needles, generated where none is given.
+    haystack: the text of needles, generated where none is given; timeout_s: how long a block may
+    take, which a server's load can tell beforehand.
     """
     if workload.kind == "needles":
         return Needles(engine, workload, clock, haystack)
     if workload.kind == "serving":
         from perfsuite.serving.procedure import ServingLoad
 
-        return ServingLoad(engine, workload, clock)
+        return ServingLoad(engine, workload, clock, timeout_s)
     if workload.document == "jetstream" and workload.kind == "generate" and has_slots(engine):
         return SlotGeneration(engine, workload, clock)
     return _BY_KIND[workload.kind](engine, workload, clock)

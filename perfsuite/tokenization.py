@@ -60,6 +60,8 @@ class CheckpointTokenizer:
     def __init__(self, folder: Path) -> None:
         """Raises EngineUnavailable where the library or the file is missing."""
         self._tokenizer = _loaded(folder / "tokenizer.json")
+        self._tokenizer.no_truncation()  # what its trainer set would change every length
+        self._tokenizer.no_padding()
         self.name = f"tokenizer.json of {folder.name}"
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:

@@ -18,6 +18,8 @@ from pathlib import Path
 from perfsuite.errors import OptionError
 from perfsuite.serving.request import Request
 
+MOST_RATE, MOST_USERS = 1_000_000, 100_000  # more than any client sends; a slip of the keyboard
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -34,8 +36,10 @@ class ClosedLoop:
     users: int
 
     def __post_init__(self) -> None:
-        if self.users < 1:
-            raise OptionError(f"a closed loop of {self.users} users: expected one at least")
+        if not 1 <= self.users <= MOST_USERS:
+            raise OptionError(
+                f"a closed loop of {self.users} users: expected 1 to {MOST_USERS:,} of them"
+            )
 
     @property
     def name(self) -> str:
@@ -59,7 +63,7 @@ def spec(text: str, root: Path) -> str:
     if kind == "trace" and rest:
         found = f"trace:{Path(root, rest).resolve()}"
     else:
-        found = ":".join([kind, *(f"{number:g}" for number in _numbers(text))])
+        found = ":".join([kind, *map(_exact, _numbers(text))])
     specified(found, count=1, seed=0)
     return found
 
@@ -106,6 +110,11 @@ def _numbers(spec: str) -> list[float]:
     if kind not in _NUMBERS or len(numbers) != len(rest) or len(rest) != _NUMBERS[kind]:
         raise OptionError(f"--perf-arrivals {spec!r}: expected {SPECS}")
     return numbers
+
+
+def _exact(number: float) -> str:
+    """Equal numbers in one spelling, different ones in two, also where `-` and `+` are dropped."""
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def _whole(number: float, spec: str) -> int:
@@ -176,5 +185,7 @@ def on_schedule(requests: Sequence[Request], schedule: Schedule) -> list[Request
 
 
 def _check_rate(rate: float) -> None:
-    if not 0 < rate < math.inf:
-        raise OptionError(f"a rate of {rate:g} requests/s: expected a finite number above 0")
+    if not 0 < rate <= MOST_RATE:  # also false for NaN
+        raise OptionError(
+            f"a rate of {rate:g} requests/s: expected a number above 0, {MOST_RATE:,} at most"
+        )

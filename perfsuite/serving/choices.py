@@ -2,13 +2,15 @@
 
 They become options of the workload, beside the document's own. What changes the work itself, the
 dataset and the arrivals, becomes a part of its id too, because the id is the baseline's key: two
-loads are never compared. A file counts by what it holds, not by where it lies.
+loads are never compared. A file counts by what it holds, not by where it lies, and a dataset counts
+together with the tokenizer that its lengths are counted by.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from perfsuite.workloads import Workload
 from perfsuite.workloads.merging import id_part
 
 MOST_CLIENTS = 64
-_DIGITS = 8  # of a file's digest, in an id
+_DIGITS = 8  # of the digest of files, in an id
+_SHOWN = 80  # characters of a path that can not be one
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,16 @@ class Choices:
     options: Mapping[str, str]
     id_parts: tuple[str, ...]
     flags: tuple[str, ...]
+
+    @property
+    def words(self) -> list[str]:
+        """The options of a command line that asks the same work, with absolute paths."""
+        named = {"dataset": "dataset_file", "tokenizer": "tokenizer", "arrivals": "arrivals"}
+        return [
+            f"--perf-{flag}={self.options[option]}"
+            for flag, option in named.items()
+            if option in self.options
+        ]
 
     def of(self, workload: Workload) -> Workload:
         """The workload under this load; one that is no server's stays as it is."""
@@ -52,7 +65,7 @@ def choices(command: Mapping[str, Any], root: Path) -> Choices:
         file = _file("--perf-dataset", command["dataset"], root)
         tokenizer = _tokenizer(command.get("tokenizer"), root)
         options |= {"dataset": "sharegpt", "dataset_file": str(file), "tokenizer": str(tokenizer)}
-        parts.append(f"{id_part(file.stem)}.{_digest(file)}")
+        parts.append(f"{id_part(file.stem)}.{_digest(file, tokenizer / 'tokenizer.json')}")
     elif command.get("tokenizer") is not None:
         raise OptionError("--perf-tokenizer has no effect without --perf-dataset")
     if command.get("arrivals") is not None:
@@ -74,8 +87,10 @@ def _arrivals_part(spec: str) -> str:
 
 
 def _file(option: str, value: Any, root: Path) -> Path:
-    file = Path(root, value).resolve()
-    if not file.is_file():
+    with _looked_up(option, value):
+        file = Path(root, value).resolve()
+        found = file.is_file()
+    if not found:
         raise OptionError(f"{option} {str(value)!r}: no such file; expected ShareGPT's JSON file")
     return file
 
@@ -87,16 +102,20 @@ def _tokenizer(value: Any, root: Path) -> Path:
             "--perf-dataset needs --perf-tokenizer=DIR, a folder with the model's tokenizer.json:"
             " lengths are counted in its tokens"
         )
-    folder = Path(root, value).resolve()
-    folder = folder.parent if folder.name == "tokenizer.json" else folder
-    if not (folder / "tokenizer.json").is_file():
+    with _looked_up("--perf-tokenizer", value):
+        folder = Path(root, value).resolve()
+        folder = folder.parent if folder.name == "tokenizer.json" else folder
+        found = (folder / "tokenizer.json").is_file()
+    if not found:
         raise OptionError(f"--perf-tokenizer {str(value)!r}: no tokenizer.json there")
     return folder
 
 
 def _folder(value: Any, root: Path) -> Path:
-    folder = Path(root, value).resolve()
-    if folder.exists() and not folder.is_dir():
+    with _looked_up("--perf-requests", value):
+        folder = Path(root, value).resolve()
+        is_other = folder.exists() and not folder.is_dir()
+    if is_other:
         raise OptionError(f"--perf-requests {str(value)!r} is a file; expected a folder")
     return folder
 
@@ -110,9 +129,26 @@ def _clients(value: Any) -> int:
     return int(text)
 
 
-def _digest(file: Path) -> str:
+@contextmanager
+def _looked_up(option: str, value: Any) -> Iterator[None]:
+    """A name that is too long, or a folder that may not be looked into, is the option's fault."""
     try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()[:_DIGITS]
+        yield
     except OSError as error:
-        raise OptionError(f"{file}: {error.strerror}; expected a file that can be read") from None
+        said = str(value)
+        said = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
+        raise OptionError(f"{option} {said!r}: {error.strerror}") from None
+
+
+def _digest(*files: Path) -> str:
+    """Of what the files hold, each by itself, so that nothing moves from one into the next."""
+    whole = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as opened:
+                whole.update(hashlib.file_digest(opened, "sha256").digest())
+        except OSError as error:
+            raise OptionError(
+                f"{file}: {error.strerror}; expected a file that can be read"
+            ) from None
+    return whole.hexdigest()[:_DIGITS]

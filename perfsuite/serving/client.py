@@ -57,7 +57,7 @@ async def offer(
     if not requests:
         raise OptionError("a load of no requests: expected one at least")
     load = _Load(adapter, clock)
-    with _settled():
+    with settled():
         await load.wait_for(start_s)
         start, used = clock(), time.thread_time()
         await load.until_gone(load.of(requests, arrivals, start_s))
@@ -133,12 +133,12 @@ class _Load:
                     await self._until(due)
                     tasks.create_task(self._one(request, due))
 
-    async def _users(self, requests: Iterable[Request], users: int) -> None:
+    async def _users(self, requests: Sequence[Request], users: int) -> None:
         """So many tasks, each of which takes the next request when it is free."""
         waiting = iter(requests)
         with _plain_errors():
             async with asyncio.TaskGroup() as tasks:
-                for _ in range(users):
+                for _ in range(min(users, len(requests))):
                     tasks.create_task(self._user(waiting))
 
     async def _user(self, waiting: Iterator[Request]) -> None:
@@ -219,7 +219,7 @@ def _plain_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _settled() -> Iterator[None]:
+def settled() -> Iterator[None]:
     """What was made before the load is no garbage: the collector need not look at it again."""
     gc.collect()
     gc.freeze()

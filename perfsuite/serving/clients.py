@@ -1,8 +1,8 @@
 """A load sent by several processes, where one can not keep up.
 
 The schedule is dealt out in turn, a closed loop's users likewise. All processes read one monotonic
-clock and start at one moment of it. Each keeps an account of its own lateness, and the run is VOID
-where one of them was late, as it is for a single client.
+clock and start at one moment of it. Their records are one load, and it is judged as one: VOID where
+too many of its requests were late, as for a single client, or where one process was never idle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from typing import IO, Any
 
 from perfsuite.adapters import Adapter
-from perfsuite.errors import OptionError, Void
+from perfsuite.errors import OptionError, PerfError, Void
 from perfsuite.pipe import Pipe, PipeClosed, Silence
 from perfsuite.serving.arrivals import Arrivals, ClosedLoop, on_schedule
 from perfsuite.serving.client import Outcome
@@ -31,7 +31,8 @@ from perfsuite.serving.sender import from_list
 REQUESTS_PER_S, TOKENS_PER_S = 500, 5000
 MOST = 64
 _READY_S = 60.0  # to start an interpreter and to find the server
-_LEAD_S = 0.1  # from telling all of them when to start until that moment
+_LEAST = 50  # requests of a process: of fewer, its start would be a large part
+_LEAD_S, _LEAD_EACH_S = 0.2, 0.02  # from telling all of them when to start until that moment
 _LOG = 2000  # characters of what a process printed at last
 
 
@@ -46,7 +47,7 @@ def needed(requests: Sequence[Request], arrivals: Arrivals) -> int:
         return 1
     tokens = sum(request.max_tokens for request in requests)
     most = max(len(requests) / REQUESTS_PER_S, tokens / TOKENS_PER_S) / seconds
-    return max(1, min(math.ceil(most), MOST, len(requests)))
+    return max(1, min(math.ceil(most), MOST, len(requests) // _LEAST))
 
 
 def offered(
@@ -54,7 +55,8 @@ def offered(
 ) -> Outcome:
     """The outcome of a load that `count` processes send; as `client.offer`, with `clients` set.
 
-    OptionError for an adapter that no other process can open, and what those processes raise.
+    OptionError for an adapter that no other process can open, and where one does not find the
+    server. One that breaks later leaves the records of the others, and `ended` says why.
     """
     elsewhere = getattr(adapter, "elsewhere", None)
     if elsewhere is None:
@@ -69,7 +71,7 @@ def offered(
             sender.tell(elsewhere(), share, arrivals.name, users)
         for sender in senders:
             sender.wait_until_ready()
-        start_s = time.perf_counter() + _LEAD_S
+        start_s = time.perf_counter() + _LEAD_S + _LEAD_EACH_S * len(senders)
         for sender in senders:
             sender.start(start_s)
         outcomes = [sender.outcome(arrivals.name) for sender in senders]
@@ -90,19 +92,16 @@ def _dealt(
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:
-    """One outcome of several: late where one was, or where all are taken as one."""
+    """One outcome of several, judged as one load."""
     records = sorted((r for o in outcomes for r in o.records), key=lambda record: record.sent_s)
     busy_share = max(outcome.busy_share for outcome in outcomes)
-    void = next((outcome.void for outcome in outcomes if outcome.void), "")
-    if void and len(outcomes) > 1:
-        void = f"one of {len(outcomes)} client processes: {void}"
     return Outcome(
         outcomes[0].arrivals,
         tuple(records),
         unsent=sum(outcome.unsent for outcome in outcomes),
         ended=next((outcome.ended for outcome in outcomes if outcome.ended), ""),
         busy_share=busy_share,
-        void=void or late_client(records, busy_share),
+        void=late_client(records, busy_share),
         clients=len(outcomes),
     )
 
@@ -156,14 +155,17 @@ class _Sender:
             self._pipe.send({"do": "start", "at_s": at_s})
 
     def outcome(self, name: str) -> Outcome:
-        """What became of its requests."""
+        """What became of its requests; how far it came where it broke."""
         records: list[Record] = []
-        while (answer := self._hear(None))["say"] == "record":
-            records.append(from_list(answer["record"], self._requests))
+        try:
+            while (answer := self._hear(None))["say"] == "record":
+                records.append(from_list(answer["record"], self._requests))
+        except PerfError as problem:
+            unsent = len(self._requests) - len(records)
+            answer = {"unsent": unsent, "ended": str(problem), "busy_share": 0.0}
         return Outcome(
-            name, tuple(records), answer["unsent"], answer["ended"], answer["busy_share"],
-            answer["void"],
-        )  # fmt: skip
+            name, tuple(records), answer["unsent"], answer["ended"], answer["busy_share"], void=""
+        )
 
     def _hear(self, timeout_s: float | None) -> dict[str, Any]:
         try:

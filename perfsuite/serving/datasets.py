@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from perfsuite.serving.request import Request
 Tokenize = Callable[[str], tuple[int, ...]]
 
 _NAMED = 3  # broken rows that a note names
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may spell one, and no tokenizer takes it
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ def first_turns(row: Any) -> tuple[str, str]:
         texts = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None,)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(f"turn {number} has no text in `from` and `value`")
+        if any(_LONE_SURROGATE.search(str(text)) for text in texts):
+            raise ValueError(f"turn {number} holds half of a character, a lone surrogate")
     if len(turns) < 2 or turns[0]["from"] != "human":
         return "", ""
     return turns[0]["value"], turns[1]["value"]

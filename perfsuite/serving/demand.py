@@ -37,6 +37,7 @@ class Demand:
         """`least` prompts are what a file has to have; Void where it can not be used."""
         self._workload, self._least = workload, least
         self._loads = 0
+        self._tokenizer = ""
         self.spec = workload.option("arrivals") or AT_ONCE
         file = workload.option("dataset_file")
         self._dataset = self._read(Path(file)) if file else None
@@ -69,7 +70,8 @@ class Demand:
     def config(self) -> dict[str, str]:
         """What is asked, for the configuration that a baseline keeps."""
         name = self._dataset.name if self._dataset else conversation_lengths.NAME
-        return {"dataset": name, "arrivals": self.arrivals(1).name}
+        told = {"dataset": name, "arrivals": self.arrivals(1).name}
+        return told | ({"tokenizer": self._tokenizer} if self._tokenizer else {})
 
     def notes(self) -> list[str]:
         """Rows of a file that gave no prompt, and prompts that came more than once."""
@@ -83,6 +85,7 @@ class Demand:
         limits = LengthLimits(min(4, longest_in, longest_out), longest_in, longest_in + longest_out)
         try:
             tokenizer = CheckpointTokenizer(Path(self._workload.option("tokenizer") or ""))
+            self._tokenizer = tokenizer.name
 
             def tokenize(text: str) -> tuple[int, ...]:
                 return tuple(tokenizer.encode(text))

@@ -5,16 +5,16 @@ slow client. Two things are told apart. A run whose sending fell behind by a par
 is VOID: its rate was not the one that was asked for. A request that was late by a part of an
 answer's time spoils that answer alone, and with some others the tail of a latency.
 
-Requests that are due at one moment are sent one after the other, whoever sends them. Each may be
-late by 2 ms more for each that is due with it, which is several times what this client takes; what
-is later than that is late. And at least half of the run has to be the server's: where sending a
-burst takes longer, what is measured is how fast the client sends.
+Requests due within 2 ms are a burst: they are sent one after the other, whoever sends them. Each
+may be late by 2 ms more for each that is due with it, which is several times what this client
+takes; what is later than that is late. And at least half of a burst's time, until its last answer,
+has to be the server's: where sending it takes longer, what is measured is how fast the client
+sends. A run is VOID if more than a quarter of its requests came in such bursts.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
@@ -25,7 +25,7 @@ LATE_FLOOR_S = 0.01  # what a busy machine's scheduler does to anybody
 LATE_REQUESTS = 0.25  # share of the requests of a run that may be later than that
 BUSY_SHARE = 0.9  # of one processor: an event loop that is never idle stamps late
 TURN_S = 0.002  # for each request that is due at the same moment
-SENDING_SHARE = 0.5  # of a run, that sending a burst may take
+SENDING_SHARE = 0.5  # of the time of a burst, that sending it may take
 
 _REMEDY = "lower the load, let more processes send it (--perf-clients), or use another machine"
 
@@ -48,11 +48,14 @@ def late_client(records: Sequence[Record], busy_share: float) -> str:
             f" {1e3 * max(allowed, LATE_FLOOR_S):.0f} ms later than due, 5 % of the run,"
             f" and 2 ms for each due with it; the latest by {most:.2f} s\n{_REMEDY}"
         )
-    if (share := _sending_share(records)) > SENDING_SHARE:
+    slow = [burst for burst in _bursts(records) if _sending_share(burst) > SENDING_SHARE]
+    if sum(map(len, slow)) > LATE_REQUESTS * len(records):
+        worst = max(slow, key=len)
         return (
-            f"the server is too fast for this client: of {len(records)} requests that were due at"
-            f" once {1 - LATE_REQUESTS:.0%} were sent after {share:.0%} of the run, half at most;"
-            f" sending all took {1e3 * sending_s(records):.0f} ms\n{_REMEDY}, or more prompts"
+            f"the server is too fast for this client: of {len(worst)} requests that were due at"
+            f" once {1 - LATE_REQUESTS:.0%} were sent after {_sending_share(worst):.0%} of their"
+            f" time, half at most; sending all took {1e3 * sending_s(worst):.0f} ms\n"
+            f"{_REMEDY}, or more prompts"
         )
     if busy_share > BUSY_SHARE:
         return (
@@ -64,7 +67,7 @@ def late_client(records: Sequence[Record], busy_share: float) -> str:
 
 def is_burst(records: Sequence[Record]) -> bool:
     """Whether all requests, of several, were due at one moment."""
-    return len(records) > 1 and len({record.intended_s for record in records}) == 1
+    return len(records) > 1 and len(_bursts(records)) == 1
 
 
 def sending_s(records: Sequence[Record]) -> float:
@@ -74,16 +77,27 @@ def sending_s(records: Sequence[Record]) -> float:
     return max(r.sent_s for r in records) - min(r.intended_s for r in records)
 
 
-def _sending_share(records: Sequence[Record]) -> float:
-    """Of a burst: the part of the run after which three quarters of its requests were sent.
+def _bursts(records: Sequence[Record]) -> list[list[Record]]:
+    """The records by the moment at which they were due; one moment lasts a turn."""
+    found: list[list[Record]] = []
+    for record in sorted(records, key=lambda record: record.intended_s):
+        if not found or record.intended_s - found[-1][0].intended_s > TURN_S:
+            found.append([])
+        found[-1].append(record)
+    return found
 
-    Not the last: one that was held up says nothing of the others.
+
+def _sending_share(burst: Sequence[Record]) -> float:
+    """The part of a burst's time after which three quarters of its requests were sent.
+
+    Not the last: one that was held up says nothing of the others. Few requests are no burst: they
+    may all be sent within the floor, and what holds them up is not their own number.
     """
-    if not is_burst(records):
+    if (len(burst) - 1) * TURN_S <= LATE_FLOOR_S:
         return 0.0
-    sent = sorted(record.sent_s - record.intended_s for record in records)
+    sent = sorted(record.sent_s - record.intended_s for record in burst)
     most = sent[math.ceil(len(sent) * (1 - LATE_REQUESTS)) - 1]
-    return most / max(duration_s(records), 1e-9) if most > LATE_FLOOR_S else 0.0
+    return most / max(duration_s(burst), 1e-9) if most > LATE_FLOOR_S else 0.0
 
 
 def _share_over(seconds: Sequence[float], allowed_s: float) -> float:
@@ -94,5 +108,8 @@ def _share_over(seconds: Sequence[float], allowed_s: float) -> float:
 
 def _beyond_their_burst(records: Sequence[Record]) -> list[float]:
     """Seconds that each request was sent later than those due with it may take together."""
-    due = Counter(record.intended_s for record in records)
-    return [r.sent_s - r.intended_s - TURN_S * (due[r.intended_s] - 1) for r in records]
+    return [
+        record.sent_s - record.intended_s - TURN_S * (len(burst) - 1)
+        for burst in _bursts(records)
+        for record in burst
+    ]

@@ -46,8 +46,15 @@ class Endpoint(Protocol):
 class ServingLoad:
     """The document's serving protocol on an endpoint."""
 
-    def __init__(self, engine: Endpoint, workload: Workload, clock: Clock) -> None:
-        self._endpoint, self._clock = engine, clock
+    def __init__(
+        self,
+        engine: Endpoint,
+        workload: Workload,
+        clock: Clock,
+        timeout_s: float | None = None,
+    ) -> None:
+        """timeout_s: a block that takes longer is given up by whoever asked for it."""
+        self._endpoint, self._clock, self._timeout_s = engine, clock, timeout_s
         self._count = int(workload.option("num_prompts") or 1)
         self._demand = Demand(workload, _WARM + self._count + _ALONE)
         self._clients = int(workload.option("clients") or 0)
@@ -66,6 +73,7 @@ class ServingLoad:
         self._blocks += 1
         asked = self._demand.requests(self._count)
         arrivals = self._demand.arrivals(self._count)
+        self._check_patience(arrivals)
         loaded = self._answered(asked, arrivals, "load", self._processes(asked, arrivals))
         alone = self._answered(self._demand.requests(_ALONE), ClosedLoop(1), "alone")
         found = figures(loaded.records)
@@ -90,6 +98,16 @@ class ServingLoad:
             told["requests_file"] = str(self._log.file)
             told |= {"requests_left_out": self._log.left_out} if self._log.left_out else {}
         return told
+
+    def _check_patience(self, arrivals: Arrivals) -> None:
+        """Void, before anything is sent, where the schedule alone outlasts the timeout."""
+        last_s = 0.0 if isinstance(arrivals, ClosedLoop) else arrivals.times_s[self._count - 1]
+        if self._timeout_s is not None and last_s >= self._timeout_s:
+            raise Void(
+                f"{arrivals.name}: the last of {self._count} requests is due after {last_s:.0f} s,"
+                f" a block may take {self._timeout_s:g} s\n"
+                "give a --perf-timeout that has room for its answer too, or a faster schedule"
+            )
 
     def _processes(self, requests: Sequence[Request], arrivals: Arrivals) -> int:
         """As many as were asked for, or as the planned rate needs, where the adapter allows it."""

@@ -5,7 +5,7 @@ It is told everything over a pipe, a JSON object a line, and imports the adapter
     told      {"adapter", "arguments", "name", "users"}   {"request": [...]} ...   {"do": "open"}
               {"do": "start", "at_s"}
     answered  {"say": "ready"}   {"say": "failed", "reason"}
-              {"say": "record", "record": [...]} ...   {"say": "done", "ended", "void", ...}
+              {"say": "record", "record": [...]} ...   {"say": "done", "ended", ...}
 
 Moments are readings of time.perf_counter, which on Linux and macOS is one clock for all processes
 of a machine. A sender whose pipe is closed ends at once.
@@ -23,7 +23,7 @@ from perfsuite.adapters import Adapter
 from perfsuite.errors import PerfError
 from perfsuite.pipe import Pipe, PipeClosed
 from perfsuite.serving.arrivals import Arrivals, ClosedLoop, Schedule
-from perfsuite.serving.client import Outcome, offer, run
+from perfsuite.serving.client import Outcome, offer, run, settled
 from perfsuite.serving.request import Record, Request
 
 
@@ -66,13 +66,14 @@ async def _sent(pipe: Pipe, read_fd: int, load: dict[str, Any], requests: list[R
     adapter = _adapter(load["adapter"], load["arguments"])
     await adapter.open()
     try:
-        pipe.send({"say": "ready"})
-        start_s = pipe.receive()["at_s"]
-        # nothing more is said: what can be read now is the end of the pipe
-        asyncio.get_running_loop().add_reader(read_fd, os._exit, 3)
-        outcome = await offer(adapter, requests, _arrivals(load, requests), start_s=start_s)
-        asyncio.get_running_loop().remove_reader(read_fd)
-        return outcome
+        with settled():  # now: between the word to start and the start there is no time for it
+            pipe.send({"say": "ready"})
+            start_s = pipe.receive()["at_s"]
+            # nothing more is said: what can be read now is the end of the pipe
+            asyncio.get_running_loop().add_reader(read_fd, os._exit, 3)
+            outcome = await offer(adapter, requests, _arrivals(load, requests), start_s=start_s)
+            asyncio.get_running_loop().remove_reader(read_fd)
+            return outcome
     finally:
         await adapter.close()
 
@@ -93,7 +94,7 @@ def _tell(pipe: Pipe, outcome: Outcome) -> None:
     for record in outcome.records:
         pipe.send({"say": "record", "record": as_list(record)})
     pipe.send({
-        "say": "done", "ended": outcome.ended, "void": outcome.void, "unsent": outcome.unsent,
+        "say": "done", "ended": outcome.ended, "unsent": outcome.unsent,
         "busy_share": outcome.busy_share,
     })  # fmt: skip
 

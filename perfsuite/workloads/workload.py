@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# What a command line says of a server's load, see `serving.choices`; no document names these.
+LOAD_OPTIONS = ("arrivals", "clients", "dataset_file", "requests_folder", "tokenizer")
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -116,5 +119,12 @@ class Workload:
         return dict(self.options).get(name)
 
     def sized(self, **changes: object) -> Workload:
-        """A copy with some fields changed; the id and what it stands for are the caller's."""
+        """A copy with some fields changed; the id and what it stands for are the caller's.
+
+        What a run said of a server's load stays whatever options are given: the id names it.
+        """
+        kept = {name: value for name, value in self.options if name in LOAD_OPTIONS}
+        if kept and "options" in changes:
+            given = dict(changes["options"])  # type: ignore[call-overload]
+            changes["options"] = tuple(sorted({**given, **kept}.items()))
         return replace(self, **changes)  # type: ignore[arg-type]

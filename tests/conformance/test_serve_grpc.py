@@ -609,13 +609,17 @@ async def read_on(call: Any) -> None:
 
 
 def test_slow_readers_hold_up_nobody_and_lose_nothing() -> None:
-    """Each message is read a while after the one before; what came meanwhile is in the next."""
+    """They read one message until the quick ones have their answers, and then each a while after
+    the one before; what came meanwhile is in the next."""
 
     async def body(server: Any, channel: Any) -> None:
+        quick_are_answered = asyncio.Event()
+
         async def slowly(number: int) -> bool:
             found: list[int] = []
             async for response in narrow.unary_stream(DECODE)(by_hand([number], 3000)):
                 found += ids_by_hand(response)
+                await quick_are_answered.wait()
                 await asyncio.sleep(0.02)
             return found == answer_to([number], 3000)
 
@@ -625,7 +629,8 @@ def test_slow_readers_hold_up_nobody_and_lose_nothing() -> None:
                 await asyncio.sleep(0.001)
             for number in range(30):
                 assert await answered(channel, [number + 1], 3) == answer_to([number + 1], 3)
-            assert not all(task.done() for task in slow)
+            assert not any(task.done() for task in slow)
+            quick_are_answered.set()
             assert all(await asyncio.gather(*slow))
 
     run(body, Fake(slots=32))

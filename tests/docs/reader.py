@@ -4,6 +4,9 @@ Every number and every unit behind it may differ. A busy machine must change no 
 why limits are fifteenfold, and losses on pages fiftyfold. What the page shows of an output has to
 stand there line for line; `...` on a line of its own stands for lines that are left out, within a
 line for a part of it, and lines before the first and after the last need not be shown.
+
+Two readers on one machine would fight for the port that a page names: each takes a free one of its
+own in its place, in files, commands and what they print.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -41,7 +46,15 @@ perfsuite.environment.PACE_LIMIT = perfsuite.environment.FREQUENCY_LIMIT = 100.0
 import perfsuite.serving.lateness
 perfsuite.serving.lateness.LATE_FLOOR_S = perfsuite.serving.lateness.BUSY_SHARE = 100.0
 """
-_SECONDS = 120
+_SECONDS = 600  # for a command; none takes a minute, on a machine that has nothing else to do
+_PORT = "8137"  # that pages name
+# What is started in the background ends with this process, also where that is killed: then the
+# kernel closes the pipe from which a shell in the background's process group reads.
+_BACKGROUND = """\
+exec 3<&0 </dev/null
+(read -r _ <&3; kill -KILL 0) &
+exec 3<&-
+"""
 _UNIT = r"[kMGT]?(?:ns|us|ms|s|B|iB|B/s|op|op/s|tok/s|req/s)\b"
 _VARIES = (
     (re.compile(r"(cpu|cuda)-[\w.-]+(?=/|\.calibration)"), r"\1-CLASS"),
@@ -65,6 +78,7 @@ class Reader:
         (self.folder / "pytest.ini").write_text(_QUICK)
         (tools / "calm.py").write_text(_CALM)
         self._environment = _environment(tools, locks)
+        self._port = _free_port()
         self.running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -72,9 +86,9 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         for process in self.running:
-            if process.poll() is None:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.communicate()
 
     def read(self, block: Block) -> None:
         """Do what a block says; AssertionError where it does not hold."""
@@ -92,10 +106,10 @@ class Reader:
     def _write(self, block: Block) -> None:
         file = self.folder / block.title
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(block.text)
+        file.write_text(self._ported(block.text))
 
     def _type(self, block: Block, command: Command, status: int) -> None:
-        printed = self._run(block, ["bash", "-c", command.line], status)
+        printed = self._run(block, ["bash", "-c", self._ported(command.line)], status)
         missing = first_missing(command.output, printed)
         assert missing is None, (
             f"{block.place}: {command.line}\nthe page shows: {missing}\nprinted was:\n{printed}"
@@ -106,8 +120,9 @@ class Reader:
         log = self.folder.parent / f"background{len(self.running)}"
         with log.open("w") as output:
             process = subprocess.Popen(
-                ["bash", "-c", command.line], cwd=self.folder, env=self._environment,
-                stdout=output, stderr=output, start_new_session=True,
+                ["bash", "-c", _BACKGROUND + self._ported(command.line)],
+                cwd=self.folder, env=self._environment,
+                stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         self.running.append(process)
         end = time.monotonic() + _SECONDS
@@ -116,16 +131,32 @@ class Reader:
             assert time.monotonic() < end, f"{block.place}: never said it\n{log.read_text()}"
             time.sleep(0.1)
 
+    def _ported(self, text: str) -> str:
+        return text.replace(_PORT, str(self._port))
+
     def _run(self, block: Block, arguments: list[str], status: int) -> str:
-        done = subprocess.run(
-            arguments, cwd=self.folder, env=self._environment, timeout=_SECONDS, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                arguments, cwd=self.folder, env=self._environment, timeout=_SECONDS, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as slow:
+            said = (slow.output or b"").decode(errors="replace")
+            raise AssertionError(
+                f"{block.place}: {arguments[-1]}\nhad not ended after {_SECONDS} s:\n{said}"
+            ) from None
         assert done.returncode == status, (
             f"{block.place}: {arguments[-1]}\nended with {done.returncode}, not {status}:\n"
             f"{done.stdout}"
         )
         return done.stdout
+
+
+def _free_port() -> int:
+    """A port that nobody has; another may take it until it is used, which is seldom."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def first_missing(shown: str, printed: str) -> str | None:

@@ -125,6 +125,47 @@ def test_what_runs_in_the_background_ends_with_the_page(tmp_path: Path) -> None:
     assert process.poll() is not None
 
 
+def test_what_runs_in_the_background_ends_with_a_reader_that_was_killed(tmp_path: Path) -> None:
+    """Which closes nothing itself: the kernel closes its pipes."""
+    typed = "<!-- in the background -->\n```console\n$ echo ready; sleep 600\nready\n```\n"
+    with Reader(tmp_path) as reader:
+        reader.read(block(tmp_path, typed))
+        (process,) = reader.running
+        assert process.stdin is not None
+        process.stdin.close()
+
+        assert process.wait(timeout=60) != 0
+
+        process.stdin = None
+
+
+def test_two_readers_of_one_port_do_not_meet(tmp_path: Path) -> None:
+    """Each has a free one in the place of the page's, in files and in commands."""
+    text = "```console\n$ python read.py\n8137 8137\n```\n"
+    written = '```python title="read.py"\nprint(8137, __import__("sys").argv[1])\n```\n'
+    said = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        reader = Reader(tmp_path / name)
+        reader.read(block(tmp_path, written))
+        reader.read(block(tmp_path, text.replace("read.py", "read.py 8137")))
+        said.append((reader.folder / "read.py").read_text())
+
+    assert "8137" not in said[0]
+    assert said[0] != said[1]
+
+
+def test_a_command_that_does_not_end_is_red(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what it printed until then."""
+    monkeypatch.setattr("tests.docs.reader._SECONDS", 1)
+    endless = block(tmp_path, "```console\n$ echo begun; exec sleep 60\n```\n")
+
+    with pytest.raises(AssertionError, match="had not ended after 1 s:\nbegun"):
+        Reader(tmp_path).read(endless)
+
+
 def test_an_excuse_needs_a_reason_and_a_block(tmp_path: Path) -> None:
     """A remark that excuses nothing, or says nothing, is an error of the page."""
     with pytest.raises(ValueError, match="not run what"):

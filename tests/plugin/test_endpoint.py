@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def running(request: Any) -> Iterator[tuple[str, str]]:
 def test_a_server_is_measured_saved_and_gated(served: Any, running: tuple[str, str]) -> None:
     """Every latency holds what the server took; a baseline a hundred times as fast is lost."""
     engine, url = running
-    options = (f"--engine={engine}", f"--perf-endpoint={url}")
+    options = (f"--engine={engine}", f"--perf-endpoint={url}", "--perf-arrivals=users:4")
     served.perf("--perf-save", *options).assert_outcomes(passed=1)
     (result,) = served.results.values()
     assert result["config"]["endpoint"] == url
@@ -83,6 +84,8 @@ def test_a_server_is_measured_saved_and_gated(served: Any, running: tuple[str, s
     red = served.perf(*options)
     red.assert_outcomes(failed=1)
     red.stdout.fnmatch_lines(["*TTFT low load*WORSE*"])
+    accept = next(line for line in red.outlines if line.startswith("to accept: "))
+    assert {*options[1:], "--perf-save"} <= set(shlex.split(accept))
 
 
 @pytest.mark.parametrize(("engine", "scheme"), [("openai", "http"), ("jetstream_grpc", "grpc")])

@@ -63,7 +63,9 @@ def test_another_load_is_never_compared_with_a_baseline(
     assert f"[{WORKLOAD}-openai-" in first["key"]
     assert first["config"]["arrivals"] == "all at once"
     assert first["config"]["dataset"].startswith("ShareGPT's published mean lengths")
-    served.perf(*options, "--perf-arrivals=constant:20").assert_outcomes(passed=1)
+    ran = served.perf(*options, "--perf-arrivals=constant:20")
+    ran.assert_outcomes(passed=1)
+    ran.stdout.no_fnmatch_line("*GONE*")  # another load is other tests, none of them went away
     (other,) = served.report["results"]
     assert f"[{WORKLOAD}-constant_20-openai-" in other["key"]
     assert other["config"]["arrivals"] == "constant, 20 requests/s"
@@ -119,6 +121,26 @@ def test_a_dataset_is_read_and_one_that_is_too_small_is_refused(
     short = served.perf(*told)
     short.assert_outcomes(failed=1)
     short.stdout.fnmatch_lines(["VOID: *19 prompts of 19 rows, 20 were asked for"])
+
+
+def test_a_test_that_resizes_its_workload_keeps_the_load(
+    served: Any, options: tuple[str, ...]
+) -> None:
+    """Planted: options without those of the run; its id would name a load that nobody sent."""
+    served.write("test_it.py", _TEST.replace("dict(perf_workload.options) |", ""))
+    served.perf(*options, "--perf-arrivals=constant:20").assert_outcomes(passed=1)
+    (result,) = served.report["results"]
+    assert "-constant_20-" in result["key"]
+    assert result["facts"]["load"] == "constant, 20 requests/s"
+
+
+def test_a_schedule_slower_than_the_timeout_is_void(served: Any, options: tuple[str, ...]) -> None:
+    """At once: eight requests, one every hundred seconds, and ten minutes of patience."""
+    ran = served.perf(*options, "--perf-arrivals=constant:0.01")
+    ran.assert_outcomes(failed=1)
+    ran.stdout.fnmatch_lines(
+        ["*the last of 8 requests is due after 700 s, a block may take 600 s*"]
+    )
 
 
 @pytest.mark.parametrize(

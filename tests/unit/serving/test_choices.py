@@ -60,6 +60,64 @@ def test_a_file_counts_by_what_it_holds(make_workload: Make, files: Path) -> Non
     assert asked(make_workload, choices(command, moved)).id != first.id
 
 
+def test_another_tokenizer_is_another_load(make_workload: Make, files: Path) -> None:
+    """It counts other lengths and sends other ids."""
+    command = {"dataset": "My Chats.json", "tokenizer": "."}
+    first = asked(make_workload, choices(command, files))
+    (files / "tokenizer.json").write_text('{"other": 1}')
+    assert asked(make_workload, choices(command, files)).id != first.id
+
+
+def test_different_numbers_are_different_loads(make_workload: Make, files: Path) -> None:
+    """However many digits they have; in one spelling each."""
+    ids = {
+        asked(make_workload, choices({"arrivals": spec}, files)).id
+        for spec in ("poisson:1e6", "poisson:1e-6", "poisson:1.0000001", "poisson:1")
+    }
+    assert len(ids) == 4
+    assert choices({"arrivals": "poisson:1e6"}, files).options["arrivals"] == "poisson:1000000"
+    assert choices({"arrivals": "poisson:1e3"}, files).options == (
+        choices({"arrivals": "poisson:1000.0"}, files).options
+    )
+
+
+def test_the_load_stays_where_a_test_gives_options(make_workload: Make, files: Path) -> None:
+    """Its id names that load; another one under it would be compared with the wrong baseline."""
+    chosen = choices({"arrivals": "poisson:5"}, files)
+    smaller = asked(make_workload, chosen).sized(options=(("num_prompts", "8"),))
+    assert smaller.options == (("arrivals", "poisson:5"), ("num_prompts", "8"))
+    plain = make_workload(kind="serving").sized(options=(("num_prompts", "8"),))
+    assert plain.options == (("num_prompts", "8"),)
+
+
+def test_a_load_can_be_asked_again(files: Path) -> None:
+    """In words for a command line; what changes nothing about the work is not among them."""
+    command = {"dataset": "My Chats.json", "tokenizer": ".", "arrivals": "users:4", "clients": "2"}
+    chosen = choices(command, files)
+    assert chosen.words == [
+        f"--perf-dataset={files / 'My Chats.json'}", f"--perf-tokenizer={files}",
+        "--perf-arrivals=users:4",
+    ]  # fmt: skip
+    assert choices({"clients": "2"}, files).words == []
+
+
+TOO_LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"dataset": TOO_LONG, "tokenizer": "."},
+        {"dataset": "My Chats.json", "tokenizer": TOO_LONG},
+        {"requests": TOO_LONG},
+        {"arrivals": f"trace:{TOO_LONG}"},
+    ],
+)
+def test_a_path_that_can_not_be_looked_up_is_refused(files: Path, command: dict[str, str]) -> None:
+    with pytest.raises(OptionError, match="File name too long"):
+        choices(command, files)
+
+
 def test_what_does_not_change_the_work_is_no_part_of_the_id(
     make_workload: Make, tmp_path: Path
 ) -> None:
@@ -88,6 +146,8 @@ def test_what_does_not_change_the_work_is_no_part_of_the_id(
         ({"arrivals": "poisson:-1"}, "a rate of -1 requests/s"),
         ({"arrivals": "constant:inf"}, "a rate of inf requests/s"),
         ({"arrivals": "users:0"}, "a closed loop of 0 users"),
+        ({"arrivals": "users:1e9"}, "a closed loop of 1000000000 users: expected 1 to 100,000"),
+        ({"arrivals": "poisson:1e9"}, "a rate of 1e+09 requests/s: expected a number above 0"),
         ({"arrivals": "users:1.5"}, "expected a whole number of users"),
         ({"arrivals": "users:inf"}, "expected a whole number of users"),
         ({"arrivals": "trace:none.txt"}, "can not be read"),

@@ -352,3 +352,16 @@ def test_a_load_starts_at_the_moment_it_is_told(
     assert lateness(outcome) == pytest.approx([0.0] * 3, abs=1e-6)
     users = offered(engine, requests(3), ClosedLoop(3), start_s=1005.0)
     assert [r.intended_s for r in users.records] == pytest.approx([1005.0] * 3)
+
+
+def test_users_without_a_request_are_no_tasks(
+    engine: Any, requests: Any, offered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred thousand of them would be the load of the client, not of the server."""
+    started = []
+    user = client._Load._user
+    monkeypatch.setattr(
+        client._Load, "_user", lambda self, waiting: started.append(1) or user(self, waiting)
+    )
+    outcome = offered(engine, requests(3), ClosedLoop(100_000))
+    assert (len(outcome.records), len(started)) == (3, 3)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from perfsuite.errors import OptionError
+from perfsuite.pipe import PipeClosed
 from perfsuite.serving import clients
 from perfsuite.serving.arrivals import ClosedLoop, at_once, constant, poisson
 from perfsuite.serving.client import Outcome
@@ -40,6 +41,36 @@ def test_one_where_no_rate_is_planned(requests: Requests) -> None:
     assert clients.needed(requests(1), poisson(1, 1e6, seed=1)) == 1
 
 
+def test_no_process_has_a_handful_of_requests(requests: Requests) -> None:
+    """Its start would be a large part of what it sends: fifty at least."""
+    assert clients.needed(requests(64), constant(64, 5000.0)) == 1
+    assert clients.needed(requests(199), constant(199, 5000.0)) == 3
+
+
+def test_what_the_others_sent_is_kept_where_one_breaks(
+    monkeypatch: pytest.MonkeyPatch, make_record: Make
+) -> None:
+    """Planted: a process that answers one request, and is gone."""
+    record = make_record()
+    said = iter([{"say": "record", "record": as_list(record)}])
+
+    class Broken:
+        def receive(self, timeout_s: float | None) -> dict[str, Any]:
+            try:
+                return next(said)
+            except StopIteration:
+                raise PipeClosed from None
+
+    sender = clients._Sender()
+    monkeypatch.setattr(sender, "_pipe", Broken(), raising=False)
+    monkeypatch.setattr(sender, "_tail", lambda: "it printed nothing")
+    monkeypatch.setattr(sender, "_requests", {0: record.request, 1: record.request}, raising=False)
+    found = clients.together([outcome([make_record()] * 2), sender.outcome("constant")])
+    assert len(found.records) == 3
+    assert found.unsent == 1
+    assert "a process that sends the load is gone or silent" in found.ended
+
+
 def test_every_request_is_dealt_once_and_keeps_its_moment(requests: Requests) -> None:
     """In turn, so that each process has the rate's share all the time."""
     schedule = poisson(10, 5.0, seed=3)
@@ -58,14 +89,22 @@ def test_users_are_dealt_too(requests: Requests) -> None:
     assert len(clients._dealt(requests(20), ClosedLoop(2), 5)) == 2
 
 
-def test_one_late_process_makes_the_run_void(make_record: Make) -> None:
-    """Though the others were in time, and all together would be."""
-    good = outcome([make_record()] * 20, busy_share=0.3)
-    late = outcome([make_record(sent_s=10.03)], void="the client was late: 100%")
+def test_late_requests_are_counted_over_all_processes(make_record: Make) -> None:
+    """A few in one process are a hiccup of the machine; half of the load is a slow client."""
+    due = [10.0 + number / 100 for number in range(20)]
+    good = outcome([make_record(intended_s=at, sent_s=at) for at in due], busy_share=0.3)
+    slow = [make_record(intended_s=at, sent_s=at + 0.5, finished_s=11.0) for at in due]
     assert clients.together([good, good]).void == ""
-    found = clients.together([good, late])
-    assert found.void == "one of 2 client processes: the client was late: 100%"
-    assert (found.clients, found.busy_share, len(found.records)) == (2, 0.3, 21)
+    few = clients.together([good, outcome(slow[:4], void="in its own eyes")])
+    assert few.void == ""
+    assert (few.clients, few.busy_share, len(few.records)) == (2, 0.3, 24)
+    found = clients.together([good, outcome(slow)])
+    assert "the client was late: 50% of 40 requests" in found.void
+
+
+def test_a_process_that_is_never_idle_makes_the_run_void(make_record: Make) -> None:
+    good, busy = outcome([make_record()]), outcome([make_record()], busy_share=0.95)
+    assert "used 95% of a processor" in clients.together([good, busy]).void
 
 
 def test_a_load_that_is_late_as_a_whole_is_void_too(make_record: Make) -> None:

@@ -211,3 +211,18 @@ def test_no_prompts_are_refused(write: Write, count: int) -> None:
     ):
         with pytest.raises(OptionError, match="prompts were asked for"):
             make()
+
+
+def test_half_of_a_character_is_a_broken_row(tmp_path: Path) -> None:
+    """JSON may spell a lone surrogate, and no tokenizer takes one."""
+    turns = [{"from": "human", "value": "a b c d e"}, {"from": "gpt", "value": "a b c d"}]
+    broken = [turns[0], {"from": "gpt", "value": "a b \ud83d d"}]
+    file = tmp_path / "chats.json"
+    file.write_text(json.dumps([{"conversations": turns}, {"conversations": broken}]))
+
+    def tokenize(text: str) -> tuple[int, ...]:
+        return tuple(map(len, text.encode().split()))
+
+    found = sharegpt(file, 1, 0, tokenize, most=2)
+    assert len(found.requests) == 1
+    assert found.broken == ("row 2: turn 2 holds half of a character, a lone surrogate",)

@@ -90,6 +90,25 @@ def test_a_file_is_asked_in_its_own_order(
     assert [*again.requests(4), *again.requests(8)] == found
 
 
+def test_lengths_are_those_of_the_texts(
+    demand: Callable[..., Demand], chats: dict[str, str]
+) -> None:
+    """Planted: a tokenizer.json that was saved with truncation and padding, as many are."""
+    tokenizers = pytest.importorskip("tokenizers", reason="a dataset is counted by a tokenizer")
+    file = str(Path(chats["tokenizer"], "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_file(file)
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=9)
+    tokenizer.save(file)
+    found = demand(4, **chats).requests(4)
+    assert {(len(request.prompt), request.max_tokens) for request in found} == {(6, 4)}
+
+
+def test_the_tokenizer_is_named(demand: Callable[..., Demand], chats: dict[str, str]) -> None:
+    name = Path(chats["tokenizer"]).name
+    assert demand(4, **chats).config()["tokenizer"] == f"tokenizer.json of {name}"
+
+
 def test_a_file_with_too_few_prompts_is_an_error(
     demand: Callable[..., Demand], chats: dict[str, str]
 ) -> None:

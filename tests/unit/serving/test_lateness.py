@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -14,17 +15,17 @@ Make = Callable[..., Record]
 
 @pytest.fixture
 def run(make_record: Make) -> Callable[..., list[Record]]:
-    """Requests due 1 us apart and sent so late; each is answered 1 s later, all in 4 s."""
+    """Requests due 10 ms apart and sent so late; each is answered 1 s later, all in 4 s."""
 
     def make(*lateness_s: float) -> list[Record]:
         records = [
             make_record(
-                intended_s=10.0 + number / 1e6,
-                sent_s=10.0 + number / 1e6 + late,
-                token_s=[(10.5 + late, 1), (11.0 + late, 2)],
-                finished_s=11.0 + late,
+                intended_s=due,
+                sent_s=due + late,
+                token_s=[(due + late + 0.5, 1), (due + late + 1.0, 2)],
+                finished_s=due + late + 1.0,
             )
-            for number, late in enumerate(lateness_s, start=1)
+            for late, due in zip(lateness_s, (10.0 + n / 100 for n in range(1, 99)), strict=False)
         ]
         return [make_record(finished_s=14.0), *records]
 
@@ -158,6 +159,56 @@ def test_one_request_that_was_held_up_is_no_slow_client(burst: Burst) -> None:
     records = burst(64, 0.0006, 0.06)
     records[-1].sent_s, records[-1].token_s = 10.5, [(10.56, 1)]
     assert late_client(records, 0.1) == ""
+
+
+def after(records: list[Record], seconds: float) -> list[Record]:
+    """The same so much later."""
+    return [
+        replace(
+            record,
+            intended_s=record.intended_s + seconds,
+            sent_s=record.sent_s + seconds,
+            token_s=[(at + seconds, known) for at, known in record.token_s],
+            finished_s=record.finished_s + seconds,
+        )
+        for record in records
+    ]
+
+
+@pytest.mark.parametrize("apart_s", [0.001, 5.0])
+def test_each_burst_of_a_trace_is_judged(burst: Burst, apart_s: float) -> None:
+    """Two thousand in one moment and in the next, or five seconds later: sending is all there is.
+
+    Where the server takes the larger part of each, nobody is to blame.
+    """
+    quick = burst(1000, 0.001, 0.002)
+    assert "too fast" in late_client([*quick, *after(quick, apart_s)], 0.1)
+    slow = burst(1000, 0.001, 3.0)
+    assert late_client([*slow, *after(slow, apart_s)], 0.1) == ""
+
+
+def test_one_request_before_the_others_excuses_no_burst(burst: Burst) -> None:
+    quick = burst(64, 0.0006, 0.002)
+    early = replace(quick[0], intended_s=9.9999)
+    assert "too fast" in late_client([early, *quick], 0.1)
+
+
+def test_a_small_burst_in_a_long_run_is_no_matter(burst: Burst) -> None:
+    """Sixteen of a hundred requests; the others come one by one and are sent in time."""
+    alone = [after(burst(1, 0.0006, 0.06), 1.0 + n / 10)[0] for n in range(84)]
+    assert late_client([*burst(16, 0.0015, 0.002), *alone], 0.1) == ""
+
+
+def test_a_high_rate_is_no_burst(make_record: Make) -> None:
+    """A thousand a second, sent at half of that: nothing excuses it."""
+    records = [
+        make_record(
+            intended_s=n / 1000, sent_s=n / 500, token_s=[(n / 500 + 0.05, 1)],
+            finished_s=n / 500 + 0.05,
+        )
+        for n in range(1000)
+    ]  # fmt: skip
+    assert "the client was late" in late_client(records, 0.1)
 
 
 def test_one_request_is_no_burst(burst: Burst) -> None:

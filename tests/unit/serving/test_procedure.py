@@ -15,8 +15,10 @@ pytest.importorskip("uvloop", reason="needs the extra serving")
 
 from perfsuite.adapters import RequestFailed
 from perfsuite.errors import Void
-from perfsuite.serving import lateness
+from perfsuite.serving import clients, lateness
+from perfsuite.serving.client import Outcome
 from perfsuite.serving.procedure import ServingLoad
+from perfsuite.serving.request import Record
 from perfsuite.workloads import Workload
 
 
@@ -151,3 +153,31 @@ def test_an_adapter_that_others_can_not_open_is_not_sent_by_two(
     load = loads(endpoint, make_workload, arrivals="constant:5000")
     load.block()
     assert load.facts()["clients"] == 1
+
+
+def test_a_schedule_that_outlasts_the_timeout_is_told_before_anything_is_sent(
+    endpoint: Endpoint, make_workload: Callable[..., Workload]
+) -> None:
+    """Otherwise the process that waits would give the worker up in the middle of it."""
+    options = (("arrivals", "constant:0.01"), ("num_prompts", "12"))
+    workload = make_workload(kind="serving", input_tokens=64, output_tokens=8, options=options)
+    load = ServingLoad(endpoint, workload, time.perf_counter, timeout_s=600.0)
+    with pytest.raises(Void, match=r"due after 1100 s, a block may take 600 s\ngive a --perf-time"):
+        load.block()
+    assert endpoint.engine.sent == []
+
+
+def test_what_several_sent_is_logged_where_one_broke(
+    endpoint: Endpoint,
+    make_workload: Callable[..., Workload],
+    make_record: Callable[..., Record],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = Outcome("all at once", (make_record(),), 11, "a process is gone", 0.1, "", clients=2)
+    monkeypatch.setattr(clients, "offered", lambda *_: left)
+    load = loads(endpoint, make_workload, requests_folder=str(tmp_path), clients="2")
+    with pytest.raises(Void, match="a process is gone"):
+        load.block()
+    (file,) = tmp_path.iterdir()
+    assert len(file.read_text().splitlines()) == 1
