@@ -210,7 +210,8 @@ def stamps() -> None:
     print(f"  after parsing:    {spread(errors(adapter.stamps, sent))}")
     print(f"  lateness of sending: {spread(late)}")
     print(
-        f"  void: {outcome.void or 'no'}; failures: {figures(outcome.records).failures or 'none'}"
+        f"  void: {outcome.void or outcome.ended or 'no'};"
+        f" failures: {figures(outcome.records).failures or 'none'}"
     )
 
 
@@ -257,7 +258,7 @@ def stall() -> None:
     shown = sum(record.token_s[0][0] >= end for record in inside)
     print(f"stall: {len(inside)} requests were due in {end - start:.2f} s, {shown} show it")
     longest = max(record.token_s[0][0] - record.intended_s for record in inside)
-    print(f"  longest TTFT from due {longest:.2f} s; void: {outcome.void or 'no'}")
+    print(f"  longest TTFT from due {longest:.2f} s; void: {outcome.void or outcome.ended or 'no'}")
 
 
 def overload() -> None:
@@ -268,7 +269,7 @@ def overload() -> None:
         count = 4 * REQUESTS
         outcome = run(loaded(url, count, SHORT, constant(count, OVERLOAD * capacity)))
     print(f"overload: this client sends {capacity:.0f} requests/s; asked for {outcome.arrivals}")
-    print(f"  void: {outcome.void or 'no'}")
+    print(f"  void: {outcome.void or outcome.ended or 'no'}")
 
 
 def burst() -> None:
@@ -279,7 +280,7 @@ def burst() -> None:
             sending, whole = sending_s(outcome.records), duration_s(outcome.records)
             print(
                 f"burst: {BURST} requests of {tokens} tokens: sent in {1e3 * sending:.0f} ms of"
-                f" {1e3 * whole:.0f} ms; void: {outcome.void or 'no'}"
+                f" {1e3 * whole:.0f} ms; void: {outcome.void or outcome.ended or 'no'}"
             )
 
 
@@ -302,13 +303,13 @@ def _kept_up(url: str, tokens: int, rate: float, count: int) -> bool:
     else:
         outcome = clients.offered(adapter, requests, schedule, count)
     late = percentile([1e3 * (r.sent_s - r.intended_s) for r in outcome.records], 0.5)
-    verdict = "VOID" if outcome.void else "kept up"
+    verdict = "VOID" if outcome.void or outcome.ended else "kept up"
     print(
         f"capacity: {count} client: {rate:.0f} requests/s of {tokens} tokens,"
         f" {rate * tokens:.0f} tokens/s: {verdict}, median lateness {late:.1f} ms,"
         f" {outcome.busy_share:.0%} of a core"
     )
-    return not outcome.void
+    return not (outcome.void or outcome.ended)
 
 
 PARTS = {

@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
 from statistics import median
@@ -63,13 +64,18 @@ def is_installed() -> bool:
 
 
 def require_otava() -> None:
-    """Raises PerfError where it is not installed."""
+    """Raises PerfError where it is not installed, or is and can not be imported."""
+    remedy = (
+        "pip install 'perfsuite[history,changes]' in an environment of its own:"
+        " Otava asks for an older numpy than most engines do"
+    )
     if not is_installed():
-        raise PerfError(
-            "change points need Apache Otava, which is not installed\n"
-            "pip install 'perfsuite[history,changes]' in an environment of its own:"
-            " Otava asks for an older numpy than most engines do"
-        )
+        raise PerfError(f"change points need Apache Otava, which is not installed\n{remedy}")
+    try:
+        import_module("otava.analysis")
+    except Exception as problem:
+        why = f"{type(problem).__name__}: {problem}"
+        raise PerfError(f"Apache Otava can not be imported ({why})\n{remedy}") from problem
 
 
 def find(values: Sequence[float], *, exact: bool = False) -> Found:

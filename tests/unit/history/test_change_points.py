@@ -233,3 +233,14 @@ class TestPlantedBugs:
         monkeypatch.setattr(noise, "_STRONGEST", 0.0)
 
         assert sum(len(places(correlated(seed))) for seed in range(5)) >= 10
+
+
+def test_an_otava_that_can_not_be_imported_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an installation whose numpy does not fit."""
+
+    def broken(name: str) -> None:
+        raise ImportError(f"{name}: numpy 1 was asked for")
+
+    monkeypatch.setattr(change_points, "import_module", broken)
+    with pytest.raises(PerfError, match=r"(?s)can not be imported \(ImportError: otava.*environment"):
+        find([1.0] * 2 * FEWEST)
