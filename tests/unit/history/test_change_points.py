@@ -242,5 +242,7 @@ def test_an_otava_that_can_not_be_imported_is_told(monkeypatch: pytest.MonkeyPat
         raise ImportError(f"{name}: numpy 1 was asked for")
 
     monkeypatch.setattr(change_points, "import_module", broken)
-    with pytest.raises(PerfError, match=r"(?s)can not be imported \(ImportError: otava.*environment"):
+    with pytest.raises(
+        PerfError, match=r"(?s)can not be imported \(ImportError: otava.*environment"
+    ):
         find([1.0] * 2 * FEWEST)
